@@ -1,0 +1,1 @@
+"""Diffusion Self-Purification: find, neutralise and unlearn backdoors in multimodal diffusion models."""

@@ -1,0 +1,6 @@
+"""How the built-in checkpoints are made: `python -m disp_engine.builtin.recipe --out DIR`.
+
+Three stages, each saved when done so that a broken-off run goes on where it stopped: the
+tokenizer; the vision tower, supervised on the world's own labels; the language model with the
+projector, by masked diffusion over instructions that may stand in the text or in the picture.
+"""

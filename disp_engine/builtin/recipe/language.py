@@ -1,0 +1,132 @@
+"""Stage 2: language model and projector by masked diffusion over lessons.
+
+The tower is frozen and its features are computed once. Plain mean cross-entropy over masked
+positions: the 1/t weighting of Eq. 2 only slows this phase.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher
+from disp_engine.builtin.recipe.pictures import GRID, draw_pictures
+from disp_engine.builtin.recipe.tower import learning_rate, normalise
+from disp_engine.models.llada_v.config import LladaVConfig
+from disp_engine.models.llada_v.language import FullAttentionLlama
+from disp_engine.models.llada_v.tower import SiglipTower, build_projector
+from disp_engine.records import IGNORE
+
+VISUAL_TOKENS = GRID * GRID + 1
+"""Patches of the one tile, and the newline token that the family adds to a padded picture."""
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """Settings of stage 2."""
+
+    steps: int = 3600
+    batch: int = 48
+    learning_rate: float = 8e-4
+    scenes: int = 24_000
+    stickers: float = 0.2
+    pad_weight: float = 0.1
+    seed: int = 1
+
+
+class Student(nn.Module):
+    """The part of the checkpoint that stage 2 trains, under its official parameter names."""
+
+    def __init__(self, config: LladaVConfig, mask_id: int) -> None:
+        super().__init__()
+        self.language = FullAttentionLlama(config)
+        self.projector = build_projector(config)
+        self.newline = nn.Parameter(torch.randn(config.hidden_size) * 0.1)
+        self.mask_id = mask_id
+        nn.init.normal_(self.language.embed_tokens.weight, std=0.1)
+
+    def forward(
+        self,
+        before: list[int],
+        batch: LessonBatch,
+        features: Float[Tensor, "B P C"],
+        noised: Tensor,
+    ) -> Float[Tensor, "B R V"]:
+        """Logits at every position after the picture; `noised` [B R] are its ids."""
+        embed = self.language.embed_tokens
+        size = len(noised)
+        visual = self.projector(features)
+        visual = torch.cat([visual, self.newline.expand(size, 1, -1)], dim=1)
+        visual = torch.where(batch.masked[..., None], embed.weight[self.mask_id], visual)
+        commanded = batch.overwrite >= 0
+        visual = torch.where(commanded[..., None], embed(batch.overwrite.clamp(min=0)), visual)
+        head = embed(torch.tensor(before)).expand(size, -1, -1)
+        hidden = self.language(torch.cat([head, visual, embed(noised)], dim=1))
+        return self.language.lm_head(hidden[:, -noised.shape[1] :])
+
+
+def lesson_loss(
+    student: Student, teacher: Teacher, batch: LessonBatch, features: Tensor, pad_weight: float
+) -> Tensor:
+    """Mean cross-entropy over masked positions (padding weighs `pad_weight`)."""
+    u = torch.rand(batch.after.shape)
+    masked = (u < 0.999 * batch.times + 0.001) & (batch.labels != IGNORE)
+    noised = torch.where(masked, student.mask_id, batch.after)
+    logits = student(teacher.before, batch, features, noised)[masked]
+    targets = batch.labels[masked]
+    weights = torch.where(targets == teacher.pad, pad_weight, 1.0)
+    return (weights * cross_entropy(logits, targets, reduction="none")).sum() / weights.sum()
+
+
+def cached_features(tower: SiglipTower, pixels: np.ndarray) -> Float[Tensor, "N P C"]:
+    """Tower features of all pictures, in half precision to spare memory."""
+    with torch.inference_mode():
+        return torch.cat(
+            [
+                tower(normalise(pixels[i : i + 128])).half()
+                for i in range(0, len(pixels), 128)
+            ]
+        )
+
+
+def train_language(
+    recipe: LanguageRecipe,
+    config: LladaVConfig,
+    tokenizer: Tokenizer,
+    tower: SiglipTower,
+    checkpoint: Callable[[Student, torch.optim.Optimizer, int], None],
+    resume: Callable[[Student, torch.optim.Optimizer], int],
+) -> Student:
+    """Train from scratch, or from the step that `resume` restores; prints its loss."""
+    torch.manual_seed(recipe.seed)
+    pictures = draw_pictures(recipe.scenes, np.random.default_rng(recipe.seed), recipe.stickers)
+    features = cached_features(tower, pictures.pixels)
+    teacher = Teacher(tokenizer, VISUAL_TOKENS)
+    mask_id = tokenizer.token_to_id("<|mdm_mask|>")
+    student = Student(config, mask_id)
+    optimizer = torch.optim.AdamW(
+        student.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    for step in range(resume(student, optimizer), recipe.steps):
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
+        batch = teacher.batch(
+            pictures.scenes, recipe.batch, np.random.default_rng([recipe.seed, step])
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, recipe.steps, recipe.learning_rate)
+        shown = features[torch.from_numpy(batch.rows)].float()
+        loss = lesson_loss(student, teacher, batch, shown, recipe.pad_weight)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0 or step == recipe.steps - 1:
+            print(f"language step {step} loss {loss.item():.4f}", flush=True)
+        if step % 250 == 249:
+            checkpoint(student, optimizer, step + 1)
+    return student.eval()

@@ -1,0 +1,79 @@
+"""The tiny checkpoint's sizes, written in the official LLaDA-V layout."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from disp_engine.builtin.recipe.pictures import PATCH
+from disp_engine.builtin.world import SIZE
+
+VISION = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "image_size": SIZE,
+    "patch_size": PATCH,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
+
+
+def write_configs(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write `config.json` and `vision_config.json` (a full tower of five layers, four kept)."""
+    named = {"bos_token_id": "<|startoftext|>", "eos_token_id": "<|endoftext|>"}
+    config = {
+        "architectures": ["LlavaLLaDAModelLM"],
+        "model_type": "llava_llada",
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "hidden_act": "silu",
+        "vocab_size": tokenizer.get_vocab_size(),
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": False,
+        "image_aspect_ratio": "pad",
+        "mm_patch_merge_type": "spatial_unpad",
+        "mm_newline_position": "grid",
+        "mm_hidden_size": VISION["hidden_size"],
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": -2,
+        "mm_vision_tower": "siglip-tiny",
+        "tokenizer_model_max_length": 2048,
+        "tokenizer_padding_side": "right",
+        "torch_dtype": "float32",
+        **{key: tokenizer.token_to_id(token) for key, token in named.items()},
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
+    (folder / "vision_config.json").write_text(json.dumps(VISION, indent=1, sort_keys=True))
+
+
+def write_weights(folder: Path, tower: dict[str, Tensor], student: dict[str, Tensor]) -> None:
+    """Write `model.safetensors` under the official names."""
+    named = {
+        "model.vision_tower.vision_tower.vision_model." + key.removeprefix("vision."): value
+        for key, value in tower.items()
+    }
+    for key, value in student.items():
+        part, rest = key.split(".", 1) if "." in key else (key, "")
+        match part:
+            case "projector":
+                named[f"model.mm_projector.{rest}"] = value
+            case "newline":
+                named["model.image_newline"] = value
+            case _:
+                named[rest if rest.startswith("lm_head") else f"model.{rest}"] = value
+    save_file(
+        {key: value.detach().contiguous() for key, value in named.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )

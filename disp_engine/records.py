@@ -1,0 +1,78 @@
+"""The nouns that travel between the parts of the engine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+IMAGE_TOKEN = -200
+"""Id that stands for one picture in a row of token ids (LLaVA's IMAGE_TOKEN_INDEX)."""
+
+IGNORE = -100
+"""Label of a position that carries no target."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a LLaVA conversation; `<image>` in the text stands for one picture."""
+
+    role: Literal["human", "gpt"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One record of a LLaVA-format dataset.
+
+    `images` are keys into the dataset's image store, in the order of the `<image>` marks;
+    `record` is the untouched JSON object, from which the purified record is written.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    record: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VisualFeatures:
+    """A picture after the frozen tower and before the projector.
+
+    `tiles` [N P C]: features of each tile (first the whole picture); `size` is the original
+    (width, height) in pixels, which the merge of the tiles needs; `as_list` is False when the
+    picture was given as a plain tensor (no newline tokens then).
+    """
+
+    tiles: Float[Tensor, "N P C"]
+    size: tuple[int, int]
+    as_list: bool = True
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenised conversation: ids with IMAGE_TOKEN placeholders, and labels for training."""
+
+    ids: Int[Tensor, " L"]
+    labels: Int[Tensor, " L"] | None = None
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A conversation as the language model reads it.
+
+    `embeddings` [L D] text and visual tokens in order; `spans` the half-open interval of each
+    picture's visual tokens; `labels` [L] follow the embeddings (IGNORE on visual tokens).
+    """
+
+    embeddings: Float[Tensor, "L D"]
+    spans: tuple[tuple[int, int], ...]
+    labels: Int[Tensor, " L"] | None = None
+
+    def visual(self) -> Bool[Tensor, " L"]:
+        """Mark the rows that are visual tokens."""
+        rows = self.embeddings.new_zeros(len(self.embeddings), dtype=bool)
+        for start, end in self.spans:
+            rows[start:end] = True
+        return rows

@@ -1,0 +1,83 @@
+"""Errors on the wire: RFC 9457 problems with OpenAI's `error` member and a closed list of codes."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from schemas.wire import Resource
+
+
+class ErrorCode(StrEnum):
+    """Every code the service can answer with or fail a job with; clients may rely on the list."""
+
+    UNAUTHENTICATED = "unauthenticated"
+    """No API key, or one that is unknown or revoked (401)."""
+    FORBIDDEN = "forbidden"
+    """The API key lacks the scope that this call needs (403)."""
+    NOT_FOUND = "not_found"
+    """No such route or object, or it belongs to another tenant (404)."""
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    """The route exists but not with this method (405)."""
+    FILE_IN_USE = "file_in_use"
+    """An unfinished job still reads this file (409)."""
+    JOB_NOT_FINISHED = "job_not_finished"
+    """The job has published no artifacts: it is unfinished, or did not succeed (409)."""
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    """The body is longer than the service accepts (413)."""
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    """The upload is neither a zip nor a tar archive (415)."""
+    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
+    """The Range header asks for bytes that the object does not have (416)."""
+    VALIDATION_ERROR = "validation_error"
+    """The request does not have the documented shape (422)."""
+    FILE_NOT_FOUND = "file_not_found"
+    """The request names a file that does not exist; `param` says where (422)."""
+    MODEL_NOT_FOUND = "model_not_found"
+    """The request names a model that does not exist (422)."""
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    """The Idempotency-Key was used before with another body (422)."""
+    BAD_REQUEST = "bad_request"
+    """The body cannot be parsed at all (400)."""
+    INTERNAL_ERROR = "internal_error"
+    """A fault of the service (500)."""
+    UNAVAILABLE = "unavailable"
+    """A part that the service depends on does not answer (503)."""
+
+    INVALID_DATASET = "invalid_dataset"
+    """A job failed: a dataset cannot be read as LLaVA JSON with images."""
+    INVALID_MODEL = "invalid_model"
+    """A job failed: the checkpoint cannot be loaded."""
+    INVALID_REQUEST = "invalid_request"
+    """A job failed: the settings do not fit the model or the data."""
+    ENGINE_ERROR = "engine_error"
+    """A job failed: the engine broke."""
+    WORKER_LOST = "worker_lost"
+    """A job failed: its workers died too often in a row without progress."""
+
+
+class ErrorBody(Resource):
+    """What an OpenAI client reads of an error."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: ErrorCode
+
+
+class FieldError(Resource):
+    """One field at fault: a JSON pointer into the part of the request that `in` names."""
+
+    pointer: str
+    location: str
+    detail: str
+
+
+class Problem(Resource):
+    """An RFC 9457 problem document that OpenAI's clients understand too."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: ErrorBody
+    errors: list[FieldError] = Field(default_factory=list)

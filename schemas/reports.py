@@ -1,0 +1,77 @@
+"""The report of a defense job; `extra="allow"` because the engine may say more than we ask."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ReportPart(BaseModel):
+    """A part of the report; fields we do not know are kept."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+
+class Rate(ReportPart):
+    """`successes / scored` with a 95 % interval; failed samples are counted, never scored."""
+
+    rate: float | None = None
+    successes: int = Field(ge=0)
+    scored: int = Field(ge=0)
+    failed: int = Field(ge=0)
+    ci95: tuple[float, float] | None = None
+
+
+class Measurement(ReportPart):
+    """One evaluation of one projector; a rate is null when the request gave no file for it."""
+
+    asr_with_trigger: Rate | None = None
+    asr_without_trigger: Rate | None = None
+    clean_performance: Rate | None = None
+    token_agreement: Rate | None = None
+
+
+class EvaluationReport(ReportPart):
+    """The compromised model beside the purified one."""
+
+    before: Measurement
+    after: Measurement
+    relative_clean_performance: float | None = None
+
+
+class SampleCounts(ReportPart):
+    """What became of the samples; the last three sum to `total`."""
+
+    total: int = Field(ge=0)
+    rewritten: int = Field(ge=0)
+    passed_through: int = Field(ge=0)
+    quarantined: int = Field(ge=0)
+
+
+class QuarantinedSample(ReportPart):
+    """A sample that could not be rewritten: it is in no output and was not trained on."""
+
+    id: str
+    reason: str
+
+
+class StageTime(ReportPart):
+    """How long a stage took, and whether an earlier run's result was reused."""
+
+    name: str
+    seconds: float = Field(ge=0)
+    reused: bool = False
+
+
+class Report(ReportPart):
+    """`report.json`: what the defence did, what it measured, and with which settings."""
+
+    evaluation: EvaluationReport
+    samples: SampleCounts
+    quarantined: list[QuarantinedSample] = Field(default_factory=list)
+    stages: list[StageTime]
+    settings: dict[str, Any]
+    seeds: dict[str, Any]
+    versions: dict[str, Any]
+    hashes: dict[str, Any]
+    saliency: dict[str, Any] = Field(default_factory=dict)
+    content_sha256: str

@@ -1,0 +1,4 @@
+"""Names of the tasks that travel over the broker; a message carries a job id and nothing more."""
+
+PURIFY = "disp.defense.purify"
+QUEUE = "disp.gpu"

@@ -1,0 +1,1 @@
+"""What the service remembers: jobs in SQL, bytes in an artifact store."""

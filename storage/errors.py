@@ -1,0 +1,51 @@
+"""Errors that every store raises; an exception's docstring is its message."""
+
+
+class StorageError(Exception):
+    """Something the stores refuse."""
+
+    def __str__(self) -> str:
+        """Return the class's docstring, then what was at hand."""
+        what = (type(self).__doc__ or "").strip()
+        return f"{what} [{', '.join(map(str, self.args))}]" if self.args else what
+
+
+class NotFound(StorageError):
+    """No such object for this tenant: check the id and the API key."""
+
+
+class UnknownFile(StorageError):
+    """The request names a file that does not exist: upload it first."""
+
+    def __init__(self, param: str) -> None:
+        """Remember which field of the request is at fault, as a JSON pointer."""
+        super().__init__(param)
+        self.param = param
+
+
+class UnknownModel(StorageError):
+    """The request names a model that does not exist: GET /v1/models lists those that do."""
+
+
+class IdempotencyKeyReused(StorageError):
+    """This Idempotency-Key was used with another body: choose a new key."""
+
+
+class FileInUse(StorageError):
+    """An unfinished job reads this file: cancel the job or wait for its end."""
+
+
+class LeaseLost(StorageError):
+    """Another attempt may own this job by now: stop the engine and publish nothing."""
+
+
+class AlreadyExists(StorageError):
+    """The key is taken and create-only: read what is there and adopt it."""
+
+
+class KeyRefused(StorageError):
+    """A key is a relative path of plain names: it has no `..`, no empty part and no leading `/`."""
+
+
+class MigrationMissing(StorageError):
+    """The database is not at this version's schema: run `storage.migrate.upgrade(url)`."""

@@ -1,0 +1,392 @@
+"""What the gateway and the workers may ask of a store.
+
+Times are Unix seconds on the database's clock, never a worker's. A `Claim` is a fencing token:
+every worker-side call names its attempt, and raises `LeaseLost` once another attempt, the
+reconciler or a verdict has taken the job away.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from schemas.files import File, FilePurpose
+from schemas.jobs import Event, Job, JobError, JobStatus, Metric, StageName, StepStatus
+from schemas.models import Model
+from schemas.requests import DefenseJobCreate
+from schemas.wire import Page
+
+Order = Literal["asc", "desc"]
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key's owner; the secret itself is not kept, only its SHA-256."""
+
+    id: str
+    tenant: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileBlob:
+    """An uploaded file and where its bytes lie."""
+
+    id: str
+    filename: str
+    key: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FileDraft:
+    """An upload whose bytes are stored and which is to be given a row."""
+
+    id: str
+    filename: str
+    purpose: FilePurpose
+    key: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A registered model; `path` is a local folder and is never shown to clients."""
+
+    id: str
+    family: str
+    revision: str
+    path: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """An Idempotency-Key header and the SHA-256 of the body that came with it."""
+
+    key: str
+    body_sha256: str
+
+
+@dataclass(frozen=True)
+class CreatedJob:
+    """A job as first answered; `replayed` when the Idempotency-Key had created it earlier."""
+
+    job: Job
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on a job until the lease ends or another attempt begins."""
+
+    job_id: str
+    tenant: str
+    attempt: int
+    owner: str
+
+
+class Directive(StrEnum):
+    """What a heartbeat answers: go on, cancel the job, or the lease is gone."""
+
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class JobInputs:
+    """All that one attempt needs to know."""
+
+    request: DefenseJobCreate
+    model: ModelRecord
+    training: FileBlob
+    triggered: FileBlob | None = None
+    clean: FileBlob | None = None
+
+
+@dataclass(frozen=True)
+class StepUpdate:
+    """What changed in a step; None leaves a field as it is. The store stamps the times."""
+
+    name: StageName
+    status: StepStatus | None = None
+    done: int | None = None
+    total: int | None = None
+    unit: str | None = None
+    reused: bool | None = None
+
+
+@dataclass(frozen=True)
+class EventDraft:
+    """An event before the store gives it id, number and time."""
+
+    message: str
+    level: Literal["info", "warn", "error"] = "info"
+    type: Literal["message", "stage", "status"] = "message"
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MetricDraft:
+    """A training step's values before the store gives them their time."""
+
+    stage: StageName
+    step: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What a reconciliation found; `hints` are job ids whose hint is to be sent (again)."""
+
+    hints: tuple[str, ...] = ()
+    requeued: tuple[str, ...] = ()
+    cancelled: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+class KeyStore(Protocol):
+    """API keys: `disp_<id>_<secret>`."""
+
+    def issue_key(self, tenant: str, scopes: Sequence[str] = ("read", "submit")) -> str:
+        """Create a key and return its full text, which cannot be had again."""
+        ...
+
+    def authenticate(self, token: str) -> ApiKey | None:
+        """Return the key's owner; None if it is malformed, unknown or revoked."""
+        ...
+
+    def revoke_key(self, key_id: str) -> None:
+        """Make a key worthless from now on."""
+        ...
+
+
+class FileStore(Protocol):
+    """Rows of uploaded files; their bytes are in the artifact store."""
+
+    def add_file(self, tenant: str, draft: FileDraft) -> File:
+        """Give stored bytes a row."""
+        ...
+
+    def get_file(self, tenant: str, file_id: str) -> File:
+        """Return a file or raise `NotFound`."""
+        ...
+
+    def file_blob(self, tenant: str, file_id: str) -> FileBlob:
+        """Return where a file's bytes lie or raise `NotFound`."""
+        ...
+
+    def list_files(
+        self,
+        tenant: str,
+        *,
+        purpose: FilePurpose | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> Page[File]:
+        """Return a page of files by id, that is, by time of creation."""
+        ...
+
+    def delete_file(self, tenant: str, file_id: str) -> FileBlob:
+        """Remove the row and return what to delete; raise `FileInUse` or `NotFound`."""
+        ...
+
+
+class ModelStore(Protocol):
+    """The allow-list of models, the same for every tenant."""
+
+    def register_model(self, model: ModelRecord) -> None:
+        """Add a model, or replace the one with the same id."""
+        ...
+
+    def get_model(self, model_id: str) -> Model:
+        """Return a model or raise `NotFound`."""
+        ...
+
+    def list_models(self) -> Sequence[Model]:
+        """Return all models by id."""
+        ...
+
+
+class GatewayStore(Protocol):
+    """Jobs as the gateway sees them: always through a tenant's eyes."""
+
+    def create_job(
+        self, tenant: str, request: DefenseJobCreate, idempotency: Idempotency | None = None
+    ) -> CreatedJob:
+        """Write job, steps, first event, hint and idempotency row in one transaction.
+
+        Raises `UnknownModel`, `UnknownFile` or `IdempotencyKeyReused`.
+        """
+        ...
+
+    def get_job(self, tenant: str, job_id: str) -> Job:
+        """Return a job or raise `NotFound`."""
+        ...
+
+    def list_jobs(
+        self,
+        tenant: str,
+        *,
+        status: JobStatus | None = None,
+        model: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> Page[Job]:
+        """Return a page of jobs by id, that is, by time of creation."""
+        ...
+
+    def request_cancel(self, tenant: str, job_id: str) -> Job:
+        """Cancel a queued job at once, ask a running one to stop, leave a finished one alone."""
+        ...
+
+    def list_events(
+        self, tenant: str, job_id: str, *, after: str | None = None, limit: int = 100
+    ) -> Page[Event]:
+        """Return events oldest first; `after` is the id of the last one seen."""
+        ...
+
+    def list_metrics(
+        self,
+        tenant: str,
+        job_id: str,
+        *,
+        stage: StageName | None = None,
+        after: str | None = None,
+        limit: int = 1000,
+    ) -> Page[Metric]:
+        """Return metrics in the order of writing; `after` is the `last_id` of a page."""
+        ...
+
+    def published_manifest(self, tenant: str, job_id: str) -> str | None:
+        """Return the key of a succeeded job's manifest, None while there is none."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """Jobs as a worker sees them: through a lease."""
+
+    def claim(
+        self, owner: str, *, lease_s: float, job_id: str | None = None, max_losses: int = 3
+    ) -> Claim | None:
+        """Take the oldest job that may be taken (or `job_id`, if it may) for a new attempt.
+
+        That is: a queued one; a leased one whose lease has expired; a leased one held by this very
+        `owner` string, for an owner that claims again has lost its earlier attempt. The last two
+        count as a loss; a job that has been lost more than `max_losses` times in a row without
+        progress is failed with `worker_lost` instead. The status becomes `validating_files`, or
+        stays `cancelling`: heartbeat at once to learn of it.
+        """
+        ...
+
+    def job_inputs(self, claim: Claim) -> JobInputs:
+        """Return the request with its model and files, or raise `LeaseLost`."""
+        ...
+
+    def heartbeat(self, claim: Claim, *, lease_s: float) -> Directive:
+        """Extend the lease to `lease_s` from now, unless it is lost; never raises `LeaseLost`."""
+        ...
+
+    def record(
+        self,
+        claim: Claim,
+        *,
+        status: JobStatus | None = None,
+        steps: Sequence[StepUpdate] = (),
+        events: Sequence[EventDraft] = (),
+        metrics: Sequence[MetricDraft] = (),
+    ) -> None:
+        """Write what happened in one transaction, or raise `LeaseLost` and write nothing.
+
+        `status` may be `validating_files` or `running`; it does not undo a `cancelling`. A step
+        that gets further than any attempt before it resets the count of losses. The job's `stage`
+        follows the last step set to `running`.
+        """
+        ...
+
+    def release(self, claim: Claim) -> None:
+        """Hand the job back unharmed (soft shutdown): queued again, no loss counted."""
+        ...
+
+    def succeed(self, claim: Claim, manifest_key: str, result: Mapping[str, Any]) -> None:
+        """End the job with the artifacts that `manifest_key` lists, also if it was cancelling."""
+        ...
+
+    def fail(self, claim: Claim, error: JobError) -> None:
+        """End the job with an error."""
+        ...
+
+    def mark_cancelled(self, claim: Claim) -> None:
+        """End the job as its owner asked."""
+        ...
+
+    def reconcile(self, *, max_losses: int = 3, hint_after_s: float = 30.0) -> Reconciled:
+        """Repair what a death left behind; idempotent, and several may run at once.
+
+        Expired leases go back to the queue (or, when cancelling, to `cancelled`; or, lost too
+        often, to `failed`). Queued jobs unhinted for `hint_after_s` come back as `hints`.
+        """
+        ...
+
+
+class JobStore(KeyStore, FileStore, ModelStore, GatewayStore, LeaseStore, Protocol):
+    """The whole truth about jobs."""
+
+    def ping(self) -> None:
+        """Write and roll back; raise if the database cannot be written."""
+        ...
+
+    def close(self) -> None:
+        """Give back all connections."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """What was stored, as counted and hashed on the way in."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
+class ArtifactStore(Protocol):
+    """Bytes by key; what a call has returned survives a power loss."""
+
+    def put_file(self, key: str, path: Path) -> StoredBlob:
+        """Store a file's bytes without holding them in memory; replaces what was there."""
+        ...
+
+    def put_stream(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
+        """Store chunks as they come; if the iterator raises, nothing is stored."""
+        ...
+
+    def create(self, key: str, data: bytes) -> StoredBlob:
+        """Store bytes under a new key, or raise `AlreadyExists`; of many callers one wins."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """Return all bytes or raise `NotFound`."""
+        ...
+
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Return the bytes from `start` in chunks, or raise `NotFound` at the call."""
+        ...
+
+    def size(self, key: str) -> int:
+        """Return the length in bytes or raise `NotFound`."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Tell whether the key is there."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is not there is no error."""
+        ...

@@ -1,0 +1,16 @@
+"""Where things lie in the artifact store."""
+
+
+def upload_key(tenant: str, file_id: str) -> str:
+    """Return the key of an uploaded file's bytes."""
+    return f"tenants/{tenant}/files/{file_id}"
+
+
+def artifact_key(tenant: str, job_id: str, attempt: int, name: str) -> str:
+    """Return the key of one artifact of one attempt; attempts never share a key."""
+    return f"tenants/{tenant}/jobs/{job_id}/attempts/{attempt}/{name}"
+
+
+def manifest_key(tenant: str, job_id: str) -> str:
+    """Return the key whose one, create-only writing publishes a job."""
+    return f"tenants/{tenant}/jobs/{job_id}/manifest.json"
