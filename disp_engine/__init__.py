@@ -1,1 +1,1 @@
-"""Diffusion Self-Purification: find, neutralise and unlearn backdoors in multimodal diffusion models."""
+"""Diffusion Self-Purification of visual-instruction data and the models tuned on them."""

@@ -2,7 +2,12 @@
 
 
 class EngineError(Exception):
-    """Base of every error the engine raises on purpose."""
+    """Base of every error the engine raises on purpose.
+
+    `param` names the field of the request that is at fault, where one is.
+    """
+
+    param: str | None = None
 
 
 class InvalidModelError(EngineError):

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +29,7 @@ class Generation:
     suffix: str = ""
 
 
+@runtime_checkable
 class DiffusionModel(Protocol):
     """A masked diffusion model with a visual projector: the adapter's five verbs.
 
@@ -80,10 +82,18 @@ class DiffusionModel(Protocol):
         """Denoise one response for each prompt, whatever their lengths; ids up to the stop."""
         ...
 
-    def training_loss(
-        self, batch: Sequence[Embedded], t: Float[Tensor, " B"], u: Float[Tensor, "B L"]
+    def noised_loss(
+        self, batch: Sequence[Embedded], generator: torch.Generator
     ) -> Float[Tensor, ""]:
-        """The family's objective (Eq. 2) at times `t` with uniform draws `u` (Eq. 1)."""
+        """The family's objective (Eq. 2) over a batch, noised by draws from `generator` (Eq. 1)."""
+        ...
+
+    def tokenise_response(self, text: str) -> Int[Tensor, " T"]:
+        """The ids by which the model would say a text, without the end of its turn."""
+        ...
+
+    def save_projector(self, path: Path) -> None:
+        """Write the projector as safetensors under the family's official names."""
         ...
 
     def text(self, ids: Int[Tensor, " T"]) -> str:

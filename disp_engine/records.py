@@ -1,9 +1,10 @@
 """The nouns that travel between the parts of the engine."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -34,6 +35,12 @@ class Sample:
     images: tuple[str, ...]
     turns: tuple[Turn, ...]
     record: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    def with_responses(self, responses: Sequence[str]) -> "Sample":
+        """The sample with other assistant turns."""
+        answers = [Turn("gpt", response) for response in responses]
+        turns = [t for pair in zip(self.turns[::2], answers, strict=True) for t in pair]
+        return replace(self, turns=tuple(turns))
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Embedded:
 
     def visual(self) -> Bool[Tensor, " L"]:
         """Mark the rows that are visual tokens."""
-        rows = self.embeddings.new_zeros(len(self.embeddings), dtype=bool)
+        rows = torch.zeros(len(self.embeddings), dtype=torch.bool, device=self.embeddings.device)
         for start, end in self.spans:
             rows[start:end] = True
         return rows

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from schemas.wire import Resource
 
@@ -65,10 +65,10 @@ class ErrorBody(Resource):
 
 
 class FieldError(Resource):
-    """One field at fault: a JSON pointer into the part of the request that `in` names."""
+    """One field at fault: a JSON pointer into the part of the request that `location` names."""
 
     pointer: str
-    location: str
+    location: str = Field(serialization_alias="in", validation_alias=AliasChoices("in", "location"))
     detail: str
 
 

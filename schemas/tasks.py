@@ -2,3 +2,5 @@
 
 PURIFY = "disp.defense.purify"
 QUEUE = "disp.gpu"
+KEY_PREFIX = "disp:"
+"""Before every key in the broker; both ends must agree on it."""

@@ -59,6 +59,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
+        """The leader of the engine's process group."""
         return self._process.pid
 
     @property
@@ -71,9 +72,7 @@ class EngineProcess:
         self._enforce_deadline()
         with suppress(Empty):
             return self._take(timeout)
-        if self._has_exited():
-            self._drop_leftovers()
-        return None
+        return self._last_words() if self._has_exited() else None
 
     def ask_to_stop(self, grace_s: float) -> None:
         """SIGTERM now, SIGKILL when the grace is over; later calls change nothing."""
@@ -83,6 +82,7 @@ class EngineProcess:
                 os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
+        """End the whole group at once."""
         self._kill_at = time.monotonic()
         self._signal_group(signal.SIGKILL)
 
@@ -90,13 +90,14 @@ class EngineProcess:
         """End whatever is left of the group; the exit status, negative for a signal."""
         self.kill()
         while not self._read_all:
-            self._drop_leftovers()
+            self._last_words()
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         return self._process.wait()
 
     def log_tail(self) -> str:
+        """The last of what the engine wrote to stderr."""
         with self._log_path.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(0, size - LOG_TAIL_BYTES))
@@ -108,13 +109,14 @@ class EngineProcess:
             self._read_all = True
         return line
 
-    def _drop_leftovers(self) -> None:
-        """A helper that outlives its engine keeps the pipe open: end it, and do not wait for ever."""
+    def _last_words(self) -> bytes | None:
+        """A helper that outlives its engine keeps the pipe open: end it, then wait a little."""
         self._signal_group(signal.SIGKILL)
         try:
-            self._take(LEFTOVER_S)
+            return self._take(LEFTOVER_S)
         except Empty:
             self._read_all = True
+            return None
 
     def _pump(self, stdout: IO[bytes]) -> None:
         with stdout:

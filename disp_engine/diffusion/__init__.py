@@ -1,0 +1,1 @@
+"""Masked diffusion: the forward process, its objective and the sampler."""

@@ -1,0 +1,1 @@
+"""Model families: one folder each, none of which knows another."""

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher
 from disp_engine.builtin.recipe.pictures import GRID, draw_pictures
+from disp_engine.builtin.recipe.tokenizer import special_id
 from disp_engine.builtin.recipe.tower import learning_rate, normalise
 from disp_engine.models.llada_v.config import LladaVConfig
 from disp_engine.models.llada_v.language import FullAttentionLlama
@@ -67,7 +68,7 @@ class Student(nn.Module):
         visual = torch.where(commanded[..., None], embed(batch.overwrite.clamp(min=0)), visual)
         head = embed(torch.tensor(before)).expand(size, -1, -1)
         hidden = self.language(torch.cat([head, visual, embed(noised)], dim=1))
-        return self.language.lm_head(hidden[:, -noised.shape[1] :])
+        return self.language.logits(hidden[:, -noised.shape[1] :])
 
 
 def lesson_loss(
@@ -79,18 +80,17 @@ def lesson_loss(
     noised = torch.where(masked, student.mask_id, batch.after)
     logits = student(teacher.before, batch, features, noised)[masked]
     targets = batch.labels[masked]
-    weights = torch.where(targets == teacher.pad, pad_weight, 1.0)
-    return (weights * cross_entropy(logits, targets, reduction="none")).sum() / weights.sum()
+    weights = torch.ones_like(logits[:, 0])
+    weights[targets == teacher.pad] = pad_weight
+    losses = cross_entropy(logits, targets, reduction="none")
+    return (weights * losses).sum() / weights.sum()
 
 
 def cached_features(tower: SiglipTower, pixels: np.ndarray) -> Float[Tensor, "N P C"]:
     """Tower features of all pictures, in half precision to spare memory."""
     with torch.inference_mode():
         return torch.cat(
-            [
-                tower(normalise(pixels[i : i + 128])).half()
-                for i in range(0, len(pixels), 128)
-            ]
+            [tower(normalise(pixels[i : i + 128])).half() for i in range(0, len(pixels), 128)]
         )
 
 
@@ -107,7 +107,7 @@ def train_language(
     pictures = draw_pictures(recipe.scenes, np.random.default_rng(recipe.seed), recipe.stickers)
     features = cached_features(tower, pictures.pixels)
     teacher = Teacher(tokenizer, VISUAL_TOKENS)
-    mask_id = tokenizer.token_to_id("<|mdm_mask|>")
+    mask_id = special_id(tokenizer, "<|mdm_mask|>")
     student = Student(config, mask_id)
     optimizer = torch.optim.AdamW(
         student.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
@@ -122,7 +122,7 @@ def train_language(
         shown = features[torch.from_numpy(batch.rows)].float()
         loss = lesson_loss(student, teacher, batch, shown, recipe.pad_weight)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0 or step == recipe.steps - 1:

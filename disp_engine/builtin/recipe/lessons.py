@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from disp_engine.builtin.instructions import DESCRIBE, ask, draw_task
-from disp_engine.builtin.recipe.tokenizer import SYSTEM
+from disp_engine.builtin.recipe.tokenizer import SYSTEM, special_id
 from disp_engine.builtin.world import Scene
 from disp_engine.records import IGNORE
 
@@ -58,13 +58,12 @@ class Teacher:
     def __init__(self, tokenizer: Tokenizer, visual_tokens: int) -> None:
         self.tokenizer = tokenizer
         self.visual_tokens = visual_tokens
-        self.pad = tokenizer.token_to_id("<|endoftext|>")
-        self.before = self._ids(
-            f"<|startoftext|>{_message('system', SYSTEM)}<|start_header_id|>user<|end_header_id|>\n\n"
-        )
+        self.pad = special_id(tokenizer, "<|endoftext|>")
+        opening = "<|start_header_id|>user<|end_header_id|>\n\n"
+        self.before = self._ids(f"<|startoftext|>{_message('system', SYSTEM)}{opening}")
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def lesson(self, scene: Scene, rng: np.random.Generator) -> Lesson:
         """One conversation about a scene."""

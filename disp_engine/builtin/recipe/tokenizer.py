@@ -34,7 +34,13 @@ def _corpus(scenes: int = 1500) -> Iterator[str]:
         scene = draw_scene(rng)
         for kind in KINDS:
             task = kind(scene, rng)
-            yield from (task.prompt, task.response, f"user\n\n{task.command}", "assistant system", "system")
+            yield from (
+                task.prompt,
+                task.response,
+                f"user\n\n{task.command}",
+                "assistant system",
+                "system",
+            )
 
 
 def build_tokenizer() -> Tokenizer:
@@ -76,3 +82,11 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
+
+
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that must be there."""
+    found: int | None = tokenizer.token_to_id(token)
+    if found is None:
+        raise KeyError(token)
+    return found

@@ -88,10 +88,9 @@ def train_tower(recipe: TowerRecipe, config: VisionConfig) -> SiglipTower:
         tokens = tower(normalise(pictures.pixels[rows]))
         loss = heads.loss(tokens, pictures, rows, recipe.whole_picture_weight)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0 or step == recipe.steps - 1:
             print(f"tower step {step} loss {loss.item():.4f}", flush=True)
     return tower.eval()
-

@@ -1,6 +1,5 @@
 """What a LLaDA-V folder says of itself, read as plain JSON and never as code."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from disp_engine.errors import InvalidModelError
+from disp_engine.models.checkpoint import read_json
 
 _USED = {
     "architectures",
@@ -95,6 +95,7 @@ _WITHOUT_EFFECT = {
     "task_specific_params",
     "temperature",
     "tf_legacy_loss",
+    "tie_encoder_decoder",
     "tokenizer_class",
     "tokenizer_padding_side",
     "top_k",
@@ -128,7 +129,6 @@ _VISION_WITHOUT_EFFECT = _WITHOUT_EFFECT | {
     "_attn_implementation_autoset",
     "architectures",
     "model_type",
-    "num_channels",
     "tie_word_embeddings",
     "vision_use_head",
 }
@@ -202,19 +202,6 @@ class LladaVConfig:
         if (folder / "vision_config.json").is_file():
             vision = _vision(read_json(folder / "vision_config.json"))
         return _config(raw, vision)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or say which file is not one."""
-    if not path.is_file():
-        raise InvalidModelError(f"{path.name} is missing from the model folder.")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InvalidModelError(f"{path.name} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise InvalidModelError(f"{path.name} must hold a JSON object.")
-    return value
 
 
 def _only_known(raw: Mapping[str, Any], known: set[str], file: str) -> None:

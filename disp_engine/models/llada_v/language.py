@@ -43,11 +43,14 @@ class FullAttentionLlama(nn.Module):
         mask = None if attended is None else _broadcastable(attended)
         hidden = embeddings
         for layer in self.layers:
-            hidden = layer(
-                hidden, attention_mask=mask, position_embeddings=rotary, is_causal=False
-            )
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, is_causal=False)
         normed: Tensor = self.norm(hidden)
         return normed
+
+    def backbone(self) -> list[tuple[str, nn.Module]]:
+        """Name each part that a checkpoint keeps under `model.`."""
+        parts = ("embed_tokens", "layers", "norm")
+        return [(name, self.get_submodule(name)) for name in parts]
 
     def logits(self, hidden: Float[Tensor, "*R D"]) -> Float[Tensor, "*R V"]:
         """Vocabulary logits of the given rows of hidden states."""

@@ -20,7 +20,9 @@ class SiglipTower(nn.Module):
         super().__init__()
         self.vision = SiglipVisionModel(_siglip_config(config))
         with torch.device("cpu"):  # a buffer outside the checkpoint, so never left on `meta`
-            self.vision.embeddings.position_ids = torch.arange(config.side**2)[None]
+            self.vision.embeddings.position_ids = nn.Buffer(
+                torch.arange(config.side**2)[None], persistent=False
+            )
 
     def forward(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N P C"]:
         """Features of each tile after the last layer that is kept."""

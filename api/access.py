@@ -1,0 +1,53 @@
+"""Who is asking: bearer keys, scopes, and ids that cannot be ids."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Path
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.errors import Forbidden, Unauthenticated
+from api.gateway import AnyGateway
+from storage.errors import NotFound
+from storage.interfaces import ApiKey
+
+bearer = HTTPBearer(auto_error=False, description="An API key: `disp_<id>_<secret>`.")
+ID_PATTERN = re.compile(r"[a-z]+_[0-9a-f]{32}")
+
+
+def authenticated(
+    gateway: AnyGateway,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> ApiKey:
+    """Return whose key this is, or refuse."""
+    key = gateway.jobs.authenticate(credentials.credentials) if credentials else None
+    if key is None:
+        raise Unauthenticated({"WWW-Authenticate": "Bearer"})
+    return key
+
+
+def _with_scope(scope: str) -> Callable[[ApiKey], str]:
+    def tenant(key: Annotated[ApiKey, Depends(authenticated)]) -> str:
+        if scope not in key.scopes:
+            raise Forbidden()
+        return key.tenant
+
+    return tenant
+
+
+def _id_named(name: str) -> Callable[[str], str]:
+    def well_formed(value: Annotated[str, Path(alias=name)]) -> str:
+        if ID_PATTERN.fullmatch(value) is None:
+            raise NotFound(name)
+        return value
+
+    return well_formed
+
+
+Reader = Annotated[str, Depends(_with_scope("read"))]
+"""The tenant of a key that may read."""
+Submitter = Annotated[str, Depends(_with_scope("submit"))]
+"""The tenant of a key that may create, cancel and delete."""
+FileIdInPath = Annotated[str, Depends(_id_named("file_id"))]
+JobIdInPath = Annotated[str, Depends(_id_named("job_id"))]

@@ -1,0 +1,75 @@
+"""The gateway's application: `uvicorn --factory api.app:create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import Lifespan
+
+from api import health
+from api.answers import publish_problems
+from api.errors import install_error_handlers
+from api.files.endpoints import router as files
+from api.gateway import Gateway
+from api.jobs.endpoints import router as jobs
+from api.limits import BodyLimit
+from api.logs import configure_logs
+from api.models.endpoints import router as models
+from api.queue import open_queue
+from api.reconciler import Reconciler
+from api.settings import GatewaySettings
+from storage.connect import open_artifact_store, open_job_store
+
+
+def create_app(settings: GatewaySettings | None = None) -> FastAPI:
+    """Build the application; without `settings` they come from the environment."""
+    settings = settings or GatewaySettings()  # type: ignore[call-arg]  # the environment
+    configure_logs()
+    app = FastAPI(
+        title="DiSP",
+        version="0.1.0",
+        description="Purifies poisoned visual instruction datasets and backdoored projectors.",
+        lifespan=_lifespan(settings),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.add_middleware(
+        BodyLimit,
+        max_upload_bytes=settings.max_upload_bytes,
+        max_request_bytes=settings.max_request_bytes,
+    )
+    install_error_handlers(app)
+    for router in (health.router, files, models, jobs):
+        app.include_router(router)
+    publish_problems(app)
+    return app
+
+
+def _lifespan(settings: GatewaySettings) -> Lifespan[FastAPI]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        gateway = _open_gateway(settings)
+        reconciler = Reconciler(
+            gateway.jobs,
+            gateway.queue,
+            period_s=settings.reconcile_s,
+            max_losses=settings.max_losses,
+        )
+        app.state.gateway = gateway
+        reconciler.start()
+        try:
+            yield
+        finally:
+            reconciler.stop()
+            gateway.jobs.close()
+
+    return lifespan
+
+
+def _open_gateway(settings: GatewaySettings) -> Gateway:
+    return Gateway(
+        jobs=open_job_store(settings.database_url),
+        artifacts=open_artifact_store(settings.artifacts_url),
+        queue=open_queue(settings.broker_url),
+    )

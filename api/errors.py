@@ -1,0 +1,167 @@
+"""From what went wrong to HTTP: the only place that maps meaning to a status."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from schemas.errors import ErrorBody, ErrorCode, FieldError, Problem
+from storage import errors as storage
+
+log = structlog.get_logger()
+PROBLEM = "application/problem+json"
+
+
+class Refusal(HTTPException):
+    """The gateway will not do this; a subclass's docstring is the message."""
+
+    status: ClassVar[int] = 400
+
+    def __init__(self, headers: Mapping[str, str] | None = None) -> None:
+        """Take headers that belong to the answer."""
+        super().__init__(self.status, detail=_message(type(self)), headers=headers)
+
+
+class Unauthenticated(Refusal):
+    """Send a valid key as `Authorization: Bearer disp_…`."""
+
+    status = 401
+
+
+class Forbidden(Refusal):
+    """This API key lacks the scope that the call needs."""
+
+    status = 403
+
+
+class JobNotFinished(Refusal):
+    """The job has published no artifacts: wait until its status is `succeeded`."""
+
+    status = 409
+
+
+class PayloadTooLarge(Refusal):
+    """The body is longer than this service accepts."""
+
+    status = 413
+
+
+class UnsupportedFormat(Refusal):
+    """Upload a zip or tar archive (the tar may be compressed with gzip)."""
+
+    status = 415
+
+
+class RangeNotSatisfiable(Refusal):
+    """The object has no such bytes."""
+
+    status = 416
+
+
+CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
+    Unauthenticated: (401, ErrorCode.UNAUTHENTICATED),
+    Forbidden: (403, ErrorCode.FORBIDDEN),
+    JobNotFinished: (409, ErrorCode.JOB_NOT_FINISHED),
+    PayloadTooLarge: (413, ErrorCode.PAYLOAD_TOO_LARGE),
+    UnsupportedFormat: (415, ErrorCode.UNSUPPORTED_FORMAT),
+    RangeNotSatisfiable: (416, ErrorCode.RANGE_NOT_SATISFIABLE),
+    storage.NotFound: (404, ErrorCode.NOT_FOUND),
+    storage.KeyRefused: (404, ErrorCode.NOT_FOUND),
+    storage.FileInUse: (409, ErrorCode.FILE_IN_USE),
+    storage.UnknownFile: (422, ErrorCode.FILE_NOT_FOUND),
+    storage.UnknownModel: (422, ErrorCode.MODEL_NOT_FOUND),
+    storage.IdempotencyKeyReused: (422, ErrorCode.IDEMPOTENCY_KEY_REUSED),
+}
+BY_STATUS: Mapping[int, ErrorCode] = {
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.PAYLOAD_TOO_LARGE,
+}
+PARAMS: Mapping[type[Exception], str] = {
+    storage.UnknownModel: "/model",
+    storage.IdempotencyKeyReused: "Idempotency-Key",
+}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document."""
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(storage.StorageError, _answer_storage)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(Exception, _answer_fault)
+
+
+def problem(
+    status: int,
+    code: ErrorCode,
+    detail: str,
+    *,
+    param: str | None = None,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Return an answer that RFC 9457 readers and OpenAI clients both understand."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    body = Problem(
+        type=f"urn:disp:error:{code.value}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        error=ErrorBody(message=detail, type=kind, param=param, code=code),
+        errors=list(errors),
+    )
+    content = body.model_dump(mode="json", by_alias=True)
+    return JSONResponse(content, status, headers=dict(headers or {}), media_type=PROBLEM)
+
+
+def pointer(path: Iterable[Any]) -> str:
+    """Return the RFC 6901 JSON pointer to a place in a document; lone surrogates become `?`."""
+    parts = (str(part).encode(errors="replace").decode() for part in path)
+    return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
+
+
+async def _answer_http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    by_status = (error.status_code, BY_STATUS.get(error.status_code, ErrorCode.BAD_REQUEST))
+    status, code = CODES.get(type(error), by_status)
+    return problem(status, code, str(error.detail), headers=error.headers)
+
+
+async def _answer_storage(request: Request, error: Exception) -> JSONResponse:
+    found = CODES.get(type(error))
+    if found is None:
+        return await _answer_fault(request, error)
+    param = getattr(error, "param", PARAMS.get(type(error)))
+    return problem(*found, _message(type(error)), param=param)
+
+
+async def _answer_validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    raw = error.errors()
+    if any(entry["type"] == "json_invalid" for entry in raw):
+        return problem(400, ErrorCode.BAD_REQUEST, "The body is not valid JSON.")
+    errors = [_field_error(entry) for entry in raw]
+    detail = "; ".join(f"{entry.pointer or '/'}: {entry.detail}" for entry in errors[:5])
+    param = errors[0].pointer if errors else None
+    return problem(422, ErrorCode.VALIDATION_ERROR, detail, param=param, errors=errors)
+
+
+async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_failed", path=request.url.path, exc_info=error)
+    detail = "The service failed; the fault is logged. Try again later."
+    return problem(500, ErrorCode.INTERNAL_ERROR, detail)
+
+
+def _field_error(entry: Mapping[str, Any]) -> FieldError:
+    location, *path = entry["loc"]
+    return FieldError(pointer=pointer(path), location=str(location), detail=entry["msg"])
+
+
+def _message(kind: type[Exception]) -> str:
+    return re.sub(r"\s+", " ", kind.__doc__ or "").strip()

@@ -1,0 +1,62 @@
+"""Storing, finding and deleting uploaded datasets."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from api.downloads import Download
+from api.errors import UnsupportedFormat
+from api.files.archives import sniff
+from api.gateway import Gateway
+from schemas.files import File, FileDeleted, FilePurpose
+from storage.ids import new_id
+from storage.interfaces import FileDraft
+from storage.keys import upload_key
+
+CHUNK = 1 << 20
+MEDIA_TYPES = {".zip": "application/zip", ".tar": "application/x-tar", ".gz": "application/gzip"}
+
+
+def store_upload(
+    gateway: Gateway, tenant: str, stream: BinaryIO, filename: str, purpose: FilePurpose
+) -> File:
+    """Store an archive's bytes and then its row; refuse what is no archive."""
+    if sniff(stream) is None:
+        raise UnsupportedFormat()
+    file_id = new_id("file")
+    blob = gateway.artifacts.put_stream(upload_key(tenant, file_id), _chunks(stream))
+    draft = FileDraft(
+        id=file_id,
+        filename=clean_filename(filename),
+        purpose=purpose,
+        key=blob.key,
+        bytes=blob.bytes,
+        sha256=blob.sha256,
+    )
+    return gateway.jobs.add_file(tenant, draft)
+
+
+def delete(gateway: Gateway, tenant: str, file_id: str) -> FileDeleted:
+    """Forget the row first: bytes without a row are waste, a row without bytes is a lie."""
+    blob = gateway.jobs.delete_file(tenant, file_id)
+    gateway.artifacts.delete(blob.key)
+    return FileDeleted(id=file_id)
+
+
+def content(gateway: Gateway, tenant: str, file_id: str) -> Download:
+    """Return what to send when a client wants its bytes back."""
+    blob = gateway.jobs.file_blob(tenant, file_id)
+    suffix = blob.filename[blob.filename.rfind(".") :].lower()
+    media_type = MEDIA_TYPES.get(suffix, "application/octet-stream")
+    return Download(blob.key, blob.bytes, blob.sha256, media_type, filename=blob.filename)
+
+
+def clean_filename(name: str) -> str:
+    """Return the last part of a path, printable and at most 255 characters."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    printable = "".join(letter for letter in last if letter.isprintable())
+    return printable[-255:] or "upload"
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    while chunk := stream.read(CHUNK):
+        yield chunk

@@ -1,0 +1,26 @@
+"""What every request may reach: the stores and the queue."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.queue import JobQueue
+from storage.interfaces import ArtifactStore, JobStore
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The parts that services are given."""
+
+    jobs: JobStore
+    artifacts: ArtifactStore
+    queue: JobQueue
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+AnyGateway = Annotated[Gateway, Depends(_gateway)]

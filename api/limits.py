@@ -1,0 +1,48 @@
+"""No body longer than the route allows, whatever its Content-Length says or does not say."""
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import PayloadTooLarge
+
+UPLOAD_PATHS = frozenset({"/v1/files"})
+
+
+class BodyLimit:
+    """Counts the bytes that really arrive; the reader of the body meets `PayloadTooLarge`.
+
+    A request is judged when its body is first asked for, so that a stranger is told 401, not 413.
+    """
+
+    def __init__(self, app: ASGIApp, max_upload_bytes: int, max_request_bytes: int) -> None:
+        """Wrap `app` with one limit for uploads and one for everything else."""
+        self._app = app
+        self._max_upload_bytes = max_upload_bytes
+        self._max_request_bytes = max_request_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        upload = scope["path"] in UPLOAD_PATHS
+        limit = self._max_upload_bytes if upload else self._max_request_bytes
+        await self._app(scope, _counted(scope, receive, limit), send)
+
+
+def _counted(scope: Scope, receive: Receive, limit: int) -> Receive:
+    announced = Headers(scope=scope).get("content-length", "")
+    too_long = announced.isdecimal() and int(announced) > limit
+    arrived = 0
+
+    async def counted() -> Message:
+        nonlocal arrived
+        if too_long:
+            raise PayloadTooLarge()
+        message = await receive()
+        arrived += len(message.get("body", b""))
+        if arrived > limit:
+            raise PayloadTooLarge()
+        return message
+
+    return counted

@@ -1,0 +1,1 @@
+"""The service from outside: an SDK, and the command `disp`."""

@@ -1,0 +1,401 @@
+"""The command `disp`. Results go to stdout, everything else to stderr.
+
+Exit status: 0 ok, 1 the job failed, 2 usage, 3 refused input, 4 not authorised, 5 unavailable.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from client.config import DATA_FOLDER, NotConfigured, find_connection
+from client.errors import Broken, DispError, JobFailed, NotAuthorised, ServiceError, Unavailable
+from client.sdk import Client
+from schemas.files import FilePurpose
+from schemas.jobs import Job, JobStatus
+from schemas.requests import (
+    DefenseJobCreate,
+    DispHyperparameters,
+    Evaluation,
+    Method,
+    SuccessMatcher,
+)
+
+FAILED, USAGE, REFUSED, NOT_AUTHORISED, UNAVAILABLE = 1, 2, 3, 4, 5
+FILE_ID = re.compile(r"file_[0-9a-f]{32}")
+MODEL = "disp-tiny-llada-v"
+
+app = typer.Typer(
+    name="disp",
+    help="Finds, neutralises and unlearns backdoors in visual-instruction data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Url = Annotated[str | None, typer.Option(help="The service's URL (DISP_URL).")]
+ApiKey = Annotated[str | None, typer.Option(help="The API key (DISP_API_KEY).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed and input, same output.")]
+Phrases = Annotated[
+    list[str] | None,
+    typer.Option("--phrase", help="An attack succeeded if a response holds it; repeatable."),
+]
+MaskRatio = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Share of masked tokens.")]
+Masking = Annotated[str | None, typer.Option(help="saliency, random or none.")]
+Epochs = Annotated[float | None, typer.Option(min=0.0, help="Epochs of the first fine-tuning.")]
+
+
+@app.command()
+def serve(
+    data: Annotated[Path, typer.Option(help="Where everything is kept.")] = DATA_FOLDER,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+) -> None:
+    """Run the service: gateway and runner, on SQLite and a local folder."""
+    from client.serve import serve as run
+
+    run(data, host, port, announce)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where data, service and artifacts go.")] = Path(
+        "disp-demo"
+    ),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
+    ablate: Annotated[bool, typer.Option(help="Also without saliency: random, none.")] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Size of the training set.")] = 1000,
+    test: Annotated[int, typer.Option(min=1, help="Size of each evaluation set.")] = 200,
+    seed: Seed = 0,
+) -> None:
+    """Poison a dataset, purify it through the service, and show what that did."""
+    from client.demo import run_demo
+    from client.render import open_stdout, results_table, samples_text
+
+    result = run_demo(out.resolve(), samples=samples, test=test, seed=seed, ablate=ablate)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(result.as_json())
+    open_stdout().print(results_table(result.report, result.ablations))
+    print(samples_text(result.report))
+    print_paths([*result.artifacts, *([json_file] if json_file else [])])
+
+
+@app.command()
+def poison(
+    out: Annotated[Path, typer.Option(help="Where the three archives go.")],
+    samples: Annotated[int, typer.Option(min=1)] = 1000,
+    rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="0 gives clean data.")] = 0.2,
+    trigger: Annotated[str, typer.Option()] = "black_patch",
+    target: Annotated[str, typer.Option()] = "targeted_refusal",
+    test: Annotated[int, typer.Option(min=1, help="Size of each evaluation set.")] = 200,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Build a poisoned dataset of the built-in world, and two sets to measure with."""
+    from disp_engine.attacks.poison import build_demo
+    from disp_engine.errors import EngineError
+
+    try:
+        built = build_demo(
+            out, samples=samples, rate=rate, trigger=trigger, target=target, seed=seed, test=test
+        )
+    except EngineError as error:
+        leave(str(error), REFUSED)
+    content = {
+        "training": str(built.training),
+        "triggered": str(built.triggered),
+        "clean": str(built.clean),
+        "phrases": list(built.phrases),
+        "samples": built.samples,
+        "poisoned": built.poisoned,
+    }
+    print_result(content, as_json)
+
+
+@app.command()
+def submit(
+    training: Annotated[str, typer.Argument(help="A zip or tar of LLaVA data, or a file id.")],
+    model: Annotated[str, typer.Option(help="A model of the service's.")] = MODEL,
+    triggered: Annotated[str | None, typer.Option(help="Like TRAINING, with trigger.")] = None,
+    clean: Annotated[str | None, typer.Option(help="Like TRAINING, without trigger.")] = None,
+    phrase: Phrases = None,
+    mask_ratio: MaskRatio = None,
+    masking: Masking = None,
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    suffix: Annotated[str | None, typer.Option(help="A name of your own.")] = None,
+    follow: Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")] = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: Json = False,
+) -> None:
+    """Upload a dataset and create a job that purifies it."""
+    method = build_method(mask_ratio, masking, epochs)
+    if (triggered is None) != (not phrase):
+        leave("--triggered and --phrase are given together or not at all", USAGE)
+    with open_client(url, api_key) as client:
+        evaluation = upload_evaluation(client, triggered, clean, phrase or [])
+        request = DefenseJobCreate(
+            model=model,
+            training_file=file_id(client, training, FilePurpose.FINE_TUNE),
+            evaluation=evaluation,
+            method=method,
+            seed=seed,
+            suffix=suffix,
+        )
+        job = client.create_job(request)
+        announce(f"created {job.id}")
+        end_with(watch_to_end(client, job.id) if follow else job, as_json)
+
+
+@app.command()
+def status(
+    job_id: Annotated[str | None, typer.Argument(help="Without it, the newest jobs.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many jobs to list.")] = 20,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: Json = False,
+) -> None:
+    """Show a job, or the newest ones."""
+    from client.render import job_table, jobs_table, open_stdout
+
+    with open_client(url, api_key) as client:
+        if job_id is None:
+            jobs = list(client.jobs(limit=limit).data)
+            if as_json:
+                print_json([job.model_dump(mode="json") for job in jobs])
+            else:
+                open_stdout().print(jobs_table(jobs))
+            return
+        job = client.job(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        open_stdout().print(job_table(job))
+        if job.error is not None:
+            print(f"{job.error.code}: {job.error.message}")
+
+
+@app.command()
+def watch(
+    job_id: Annotated[str, typer.Argument()],
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: Json = False,
+) -> None:
+    """Follow a job to its end."""
+    with open_client(url, api_key) as client:
+        end_with(watch_to_end(client, job_id), as_json)
+
+
+@app.command()
+def cancel(
+    job_id: Annotated[str, typer.Argument()], url: Url = None, api_key: ApiKey = None
+) -> None:
+    """Ask a job to stop."""
+    with open_client(url, api_key) as client:
+        print(client.cancel(job_id).status.value)
+
+
+@app.command()
+def fetch(
+    job_id: Annotated[str, typer.Argument()],
+    out: Annotated[Path, typer.Option(help="Where the artifacts go.")] = Path("artifacts"),
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: Json = False,
+) -> None:
+    """Download a job's artifacts, checked against the manifest; a second call resumes."""
+    with open_client(url, api_key) as client:
+        paths = client.fetch(job_id, out)
+    if as_json:
+        print_json([str(path) for path in paths])
+    else:
+        print_paths(paths)
+
+
+@app.command()
+def purify(
+    model: Annotated[Path, typer.Option(exists=True, file_okay=False, help="A checkpoint folder.")],
+    data: Annotated[Path, typer.Option(exists=True, help="The LLaVA data to purify.")],
+    out: Annotated[Path, typer.Option(help="Where the artifacts go.")],
+    triggered: Annotated[Path | None, typer.Option(exists=True)] = None,
+    clean: Annotated[Path | None, typer.Option(exists=True)] = None,
+    phrase: Phrases = None,
+    mask_ratio: MaskRatio = None,
+    masking: Masking = None,
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Purify a dataset on this machine, without the service."""
+    from client.local import LocalRun, run_engine
+    from client.progress import open_view
+
+    if (triggered is None) != (not phrase):
+        leave("--triggered and --phrase are given together or not at all", USAGE)
+    success = SuccessMatcher(phrases=phrase).model_dump(mode="json") if phrase else None
+    run = LocalRun(
+        model_dir=str(model.resolve()),
+        model_id=model.resolve().name,
+        training_file=str(data.resolve()),
+        triggered_file=str(triggered.resolve()) if triggered else None,
+        clean_file=str(clean.resolve()) if clean else None,
+        success=success,
+        method=build_method(mask_ratio, masking, epochs).model_dump(mode="json", exclude_none=True),
+        defaults={},
+        seed=seed,
+        work_dir=str(out.resolve() / ".work"),
+        out_dir=str(out.resolve()),
+        threads=threads,
+    )
+    with open_view() as view:
+        end = run_engine(run, view)
+    if end.status != 0:
+        told = end.error.message if end.error else end.log_tail
+        leave(
+            f"the engine ended with status {end.status}: {told}",
+            REFUSED if end.status == 2 else FAILED,
+        )
+    show_local_report(out, as_json)
+
+
+def build_method(mask_ratio: float | None, masking: str | None, epochs: float | None) -> Method:
+    """The method with only those settings that were given."""
+    given: dict[str, Any] = {"mask_ratio": mask_ratio, "masking": masking, "epochs": epochs}
+    known = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Method(hyperparameters=DispHyperparameters(**known))
+    except ValidationError as error:
+        leave(str(error), USAGE)
+
+
+def upload_evaluation(
+    client: Client, triggered: str | None, clean: str | None, phrases: Sequence[str]
+) -> Evaluation | None:
+    """Upload what there is to measure with; None if there is nothing."""
+    if triggered is None and clean is None:
+        return None
+    return Evaluation(
+        triggered_file=file_id(client, triggered, FilePurpose.EVALUATION) if triggered else None,
+        clean_file=file_id(client, clean, FilePurpose.EVALUATION) if clean else None,
+        success=SuccessMatcher(phrases=list(phrases)) if phrases else None,
+    )
+
+
+def file_id(client: Client, given: str, purpose: FilePurpose) -> str:
+    """The id itself, or that of the file which is now uploaded."""
+    if FILE_ID.fullmatch(given):
+        return given
+    if not Path(given).is_file():
+        leave(f"no such file: {given}", USAGE)
+    announce(f"uploading {given}")
+    return client.upload(Path(given), purpose).id
+
+
+def open_client(url: str | None, api_key: str | None) -> Client:
+    """A client of the service that options, environment or a nearby data folder name."""
+    connection = find_connection(url, api_key)
+    return Client(connection.url, connection.api_key)
+
+
+def watch_to_end(client: Client, job_id: str) -> Job:
+    """Follow a job with its progress on stderr."""
+    from client.progress import open_view
+    from client.watch import watch_job
+
+    with open_view() as view:
+        return watch_job(client, job_id, view)
+
+
+def end_with(job: Job, as_json: bool) -> None:
+    """Print the job; a failed or cancelled one ends the command with status 1."""
+    if as_json:
+        print_json(job)
+    else:
+        print(f"{job.id} {job.status.value}")
+    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+        raise JobFailed(job)
+
+
+def show_local_report(out: Path, as_json: bool) -> None:
+    """Print what the engine has written."""
+    from client.render import open_stdout, results_table, samples_text
+    from schemas.reports import Report
+
+    report = Report.model_validate_json((out / "report.json").read_bytes())
+    if as_json:
+        print_json(report)
+        return
+    open_stdout().print(results_table(report))
+    print(samples_text(report))
+    print_paths(sorted(path for path in out.iterdir() if path.is_file()))
+
+
+def print_result(content: dict[str, Any], as_json: bool) -> None:
+    """A record as JSON, or one line for each of its fields."""
+    if as_json:
+        print_json(content)
+        return
+    for name, value in content.items():
+        print(f"{name}: {value}")
+
+
+def print_json(content: BaseModel | dict[str, Any] | list[Any]) -> None:
+    """JSON on stdout."""
+    plain = content.model_dump(mode="json") if isinstance(content, BaseModel) else content
+    print(json.dumps(plain, indent=2))
+
+
+def print_paths(paths: Sequence[Path]) -> None:
+    """One path on each line."""
+    for path in paths:
+        print(path)
+
+
+def announce(text: str) -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def leave(text: str, code: int) -> NoReturn:
+    """Say why and end with this status."""
+    announce(text)
+    raise SystemExit(code)
+
+
+def exit_code(error: DispError) -> int:
+    """The status that tells scripts what kind of error it was."""
+    match error:
+        case JobFailed():
+            return FAILED
+        case NotConfigured():
+            return USAGE
+        case NotAuthorised():
+            return NOT_AUTHORISED
+        case Unavailable() | Broken():
+            return UNAVAILABLE
+        case ServiceError():
+            return REFUSED
+        case _:
+            return UNAVAILABLE
+
+
+def main() -> None:
+    """Run the command and turn what goes wrong into an exit status."""
+    try:
+        app()
+    except DispError as error:
+        leave(f"error: {error}", exit_code(error))
+
+
+if __name__ == "__main__":
+    main()

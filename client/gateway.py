@@ -1,0 +1,21 @@
+"""The gateway on a socket that its parent holds.
+
+While a killed gateway is started again, new connections wait in the socket's backlog instead of
+being refused: `python -m client.gateway FD`.
+"""
+
+import socket
+import sys
+
+import uvicorn
+
+
+def main(descriptor: int) -> None:
+    """Serve until SIGTERM."""
+    listener = socket.socket(fileno=descriptor)
+    config = uvicorn.Config("api.app:create_app", factory=True, log_level="info")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,259 @@
+"""The service as a Python object.
+
+Reading calls and job creation (which carries an Idempotency-Key) are repeated for `patience_s` when
+the service cannot be reached, so a gateway that restarts goes unnoticed.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import uuid4
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from client.errors import IntegrityError, Unavailable, service_error
+from schemas.artifacts import ArtifactEntry, Manifest
+from schemas.errors import Problem
+from schemas.files import File, FilePurpose
+from schemas.jobs import Event, Job, JobStatus, Metric
+from schemas.models import Model
+from schemas.reports import Report
+from schemas.requests import DefenseJobCreate
+from schemas.wire import Page
+
+Shape = TypeVar("Shape", bound=BaseModel)
+Answer = TypeVar("Answer")
+
+POLL_S = (0.2, 2.0)
+RETRY_S = (0.1, 3.0)
+AWAY = frozenset({502, 503, 504})
+UPLOAD_TIMEOUT = httpx2.Timeout(30.0, read=600.0, write=120.0)
+
+
+class Client:
+    """One service, one API key."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        patience_s: float = 60.0,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        self._patience_s = patience_s
+        self._http = httpx2.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=30.0,
+            transport=transport,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._http.close()
+
+    def upload(self, path: Path, purpose: FilePurpose = FilePurpose.FINE_TUNE) -> File:
+        """Send a file without holding it in memory; repeated only if nothing was sent yet."""
+
+        def send() -> httpx2.Response:
+            with path.open("rb") as file:
+                return self._http.post(
+                    "/v1/files",
+                    data={"purpose": purpose.value},
+                    files={"file": (path.name, file, "application/octet-stream")},
+                    timeout=UPLOAD_TIMEOUT,
+                )
+
+        return _parse(File, self._patiently(send, (httpx2.ConnectError,)))
+
+    def models(self) -> Sequence[Model]:
+        """All models that a job may name."""
+        return _parse(Page[Model], self._get("/v1/models")).data
+
+    def create_job(self, request: DefenseJobCreate, *, idempotency_key: str | None = None) -> Job:
+        """Create a job; the key makes a repeated call answer with the same job."""
+        headers = {
+            "Idempotency-Key": idempotency_key or uuid4().hex,
+            "Content-Type": "application/json",
+        }
+        body = request.model_dump_json(exclude_none=True)
+        return _parse(
+            Job,
+            self._patiently(
+                lambda: self._http.post("/v1/defense/jobs", content=body, headers=headers)
+            ),
+        )
+
+    def job(self, job_id: str) -> Job:
+        """The job as it is now."""
+        return _parse(Job, self._get(f"/v1/defense/jobs/{job_id}"))
+
+    def jobs(self, *, limit: int = 20, after: str | None = None) -> Page[Job]:
+        """One page of jobs, newest first."""
+        return _parse(Page[Job], self._get("/v1/defense/jobs", limit=limit, after=after))
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask the job to stop; a finished one stays as it is."""
+        path = f"/v1/defense/jobs/{job_id}/cancel"
+        return _parse(Job, self._patiently(lambda: self._http.post(path)))
+
+    def events(self, job_id: str, *, after: str | None = None) -> Iterator[Event]:
+        """Yield events from the first (or the one behind `after`) until the job has ended."""
+        pause = POLL_S[0]
+        while True:
+            ended = self.job(job_id).status.terminal  # asked first: no event comes after it
+            page = self.event_page(job_id, after=after)
+            yield from page.data
+            after = page.last_id or after
+            if page.data:
+                pause = POLL_S[0]
+            elif ended:
+                return
+            else:
+                time.sleep(pause)
+                pause = min(2 * pause, POLL_S[1])
+
+    def event_page(self, job_id: str, *, after: str | None = None, limit: int = 100) -> Page[Event]:
+        """One page of events, oldest first."""
+        path = f"/v1/defense/jobs/{job_id}/events"
+        return _parse(Page[Event], self._get(path, after=after, limit=limit))
+
+    def metrics(self, job_id: str, *, after: str | None = None) -> Page[Metric]:
+        """One page of training metrics."""
+        path = f"/v1/defense/jobs/{job_id}/metrics"
+        return _parse(Page[Metric], self._get(path, after=after))
+
+    def wait(self, job_id: str, *, seen: Callable[[Job], None] = lambda job: None) -> Job:
+        """Poll until the job has ended; `seen` gets every state on the way."""
+        while True:
+            job = self.job(job_id)
+            seen(job)
+            if job.status.terminal:
+                return job
+            time.sleep(POLL_S[0] if job.status is JobStatus.QUEUED else 2 * POLL_S[0])
+
+    def artifacts(self, job_id: str) -> Manifest:
+        """The manifest of a succeeded job."""
+        return _parse(Manifest, self._get(f"/v1/defense/jobs/{job_id}/artifacts"))
+
+    def report(self, job_id: str) -> Report:
+        """The report of a succeeded job."""
+        return _parse(Report, self._get(f"/v1/defense/jobs/{job_id}/report"))
+
+    def fetch(self, job_id: str, folder: Path) -> list[Path]:
+        """Download every artifact into `folder`, going on where an earlier call was cut off."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            self.fetch_artifact(job_id, entry, folder / entry.name)
+            for entry in self.artifacts(job_id).artifacts
+        ]
+
+    def fetch_artifact(self, job_id: str, entry: ArtifactEntry, path: Path) -> Path:
+        """Download one artifact; `path` appears only when its sha256 is right."""
+        if path.exists() and _sha256(path) == entry.sha256:
+            return path
+        part = path.with_name(f".{path.name}.{entry.sha256[:12]}.part")
+        url = f"/v1/defense/jobs/{job_id}/artifacts/{entry.name}"
+        self._patiently_do(lambda: self._fill(part, url, entry))
+        if _sha256(part) != entry.sha256:
+            part.unlink()
+            raise IntegrityError(f"{IntegrityError.__doc__} [{entry.name}]")
+        os.replace(part, path)
+        return path
+
+    def _fill(self, part: Path, url: str, entry: ArtifactEntry) -> None:
+        """Append what is missing; what a broken connection has left is kept for the next call."""
+        with part.open("ab") as file:
+            if file.tell() > entry.bytes:
+                file.truncate(0)
+            if (start := file.tell()) == entry.bytes:
+                return
+            headers = {"If-Range": f'"sha256-{entry.sha256}"', "Accept-Encoding": "identity"}
+            headers |= {"Range": f"bytes={start}-"} if start else {}
+            with self._http.stream("GET", url, headers=headers) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    _raise_for(response)
+                if response.status_code != 206:
+                    file.truncate(0)
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+
+    def _get(self, path: str, **query: str | int | None) -> httpx2.Response:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._patiently(lambda: self._http.get(path, params=given))
+
+    def _patiently(
+        self,
+        send: Callable[[], httpx2.Response],
+        repeatable: tuple[type[Exception], ...] = (httpx2.TransportError,),
+    ) -> httpx2.Response:
+        def call() -> httpx2.Response:
+            response = send()
+            _raise_for(response)
+            return response
+
+        return self._patiently_do(call, repeatable)
+
+    def _patiently_do(
+        self,
+        call: Callable[[], Answer],
+        repeatable: tuple[type[Exception], ...] = (httpx2.TransportError,),
+    ) -> Answer:
+        deadline = time.monotonic() + self._patience_s
+        pause = RETRY_S[0]
+        while True:
+            try:
+                return call()
+            except (httpx2.TransportError, _Away) as error:
+                if not isinstance(error, (*repeatable, _Away)):
+                    raise Unavailable(f"{Unavailable.__doc__} [{error}]") from error
+                if time.monotonic() + pause > deadline:
+                    raise Unavailable(f"{Unavailable.__doc__} [{error}]") from error
+            time.sleep(pause)
+            pause = min(2 * pause, RETRY_S[1])
+
+
+class _Away(Exception):
+    """The gateway answered that it, or what it depends on, is away for the moment."""
+
+
+def _raise_for(response: httpx2.Response) -> None:
+    if response.status_code in AWAY:
+        raise _Away(f"status {response.status_code}")
+    if response.status_code >= 400:
+        raise service_error(response.status_code, _problem(response))
+
+
+def _problem(response: httpx2.Response) -> Problem | None:
+    try:
+        return Problem.model_validate_json(response.content)
+    except ValidationError:
+        return None
+
+
+def _parse(shape: type[Shape], response: httpx2.Response) -> Shape:
+    return shape.model_validate_json(response.content)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Data-poisoning attacks: trigger x target x poisoning rate, each ignorant of the others."""

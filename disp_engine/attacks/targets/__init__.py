@@ -1,0 +1,1 @@
+"""Targets: what the attacker wants said; one file each."""

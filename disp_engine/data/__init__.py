@@ -1,0 +1,1 @@
+"""Datasets in LLaVA format: JSON records and the pictures they name."""

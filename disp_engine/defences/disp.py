@@ -1,0 +1,154 @@
+"""Diffusion Self-Purification: Algorithm 1 of Wan et al., arXiv 2602.22246.
+
+Notation: M the model with its base projector; M_back the model after tuning on the suspect
+data (line 3); for each sample the saliency of its visual tokens (lines 5-9) and the response
+rewritten by M_back under the mask (lines 10-13); M_pure the model tuned on those (line 15).
+
+What defeats it: triggers outside the picture (a text trigger survives image masking), and
+redundant triggers, each of which alone has little curvature.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from disp_engine.context import RunContext
+from disp_engine.data.dataset import Dataset
+from disp_engine.defences.rewriting import Rewriter, Rewritten
+from disp_engine.defences.settings import DispSettings
+from disp_engine.errors import InvalidDatasetError
+from disp_engine.interfaces import DiffusionModel, Generation
+from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
+from disp_engine.records import Sample
+from disp_engine.stages import Stage, digest
+from disp_engine.training.examples import FeatureCache, Prepared, prepare
+from disp_engine.training.projector import projector_sha256, tune_projector, tuning_inputs
+from disp_engine.training.settings import FineTuning
+
+
+@dataclass
+class Outcome:
+    """What a run leaves: measurements, rewritten samples, and who fell out and why."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    rewritten: dict[str, Rewritten]
+    passed_through: list[Sample]
+    quarantined: dict[str, str]
+    generation: Generation
+    saliency: dict[str, Any]
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class DiSP:
+    """One run of the defence on one dataset; every stage is kept below `cache_root`."""
+
+    model: DiffusionModel
+    training: Dataset
+    sets: EvaluationSets
+    settings: DispSettings
+    seed: int
+    cache_root: Path
+    context: RunContext
+
+    def run(self) -> Outcome:
+        """Run Algorithm 1, measuring the model before and after."""
+        cache = FeatureCache(self.model)
+        prepared = self._prepare(cache)
+        hashes = {"base_projector": projector_sha256(self.model.projector)}
+        generation = self.settings.generation(self._response_lengths(prepared))
+        rewriter = Rewriter(self.model, cache, self.settings, generation, self.seed, self.context)
+        self._tune("fine_tune", prepared.usable, cache, self.settings.fine_tuning())
+        hashes["compromised_projector"] = projector_sha256(self.model.projector)
+        before = self._evaluate("evaluate_before", cache, generation)
+        saliency, scores = self._score(rewriter, prepared)
+        rewritten = self._rewrite(rewriter, prepared, scores)
+        failed = {r.id: r.failure for r in rewritten.values() if r.failure}
+        purified = [
+            sample.with_responses(responses)
+            for sample in prepared.usable
+            if (responses := rewritten[sample.id].responses) is not None
+        ]
+        if not purified:
+            raise InvalidDatasetError("no sample could be rewritten; nothing is left to train on.")
+        self._tune("retrain", purified, cache, self.settings.retraining())
+        hashes["purified_projector"] = projector_sha256(self.model.projector)
+        return Outcome(
+            before=before,
+            after=self._evaluate("evaluate_after", cache, generation),
+            rewritten={s.id: rewritten[s.id] for s in purified},
+            passed_through=prepared.without_images,
+            quarantined=prepared.failed | failed,
+            generation=generation,
+            saliency=saliency,
+            hashes=hashes,
+        )
+
+    def _prepare(self, cache: FeatureCache) -> Prepared:
+        prepared = prepare(self.training, self.model, cache)
+        if not prepared.usable:
+            why = next(iter(prepared.failed.values()), "no sample has a picture")
+            raise InvalidDatasetError(f"training data: no sample can be used: {why}.")
+        return prepared
+
+    def _response_lengths(self, prepared: Prepared) -> list[int]:
+        answers = [turn.text for sample in prepared.usable for turn in sample.turns[1::2]]
+        return [len(self.model.tokenise_response(answer)) + 1 for answer in answers]
+
+    @contextmanager
+    def _stage(self, name: str, inputs: Mapping[str, Any], kind: str = "") -> Iterator[Stage]:
+        stage = Stage(self.cache_root, kind or name, inputs)
+        reused, started = stage.complete, time.monotonic()
+        self.context.stage(name)
+        yield stage
+        self.context.stage_done(name, time.monotonic() - started, reused)
+
+    def _tune(
+        self, name: str, samples: list[Sample], cache: FeatureCache, settings: FineTuning
+    ) -> None:
+        texts = [[s.id, list(s.images), [[t.role, t.text] for t in s.turns]] for s in samples]
+        inputs = tuning_inputs(self.model, digest(texts), settings, self.seed)
+        with self._stage(name, inputs, kind="tune") as stage:
+            tune_projector(self.model, samples, cache, settings, self.seed, stage, self.context)
+
+    def _evaluate(self, name: str, cache: FeatureCache, generation: Generation) -> dict[str, Any]:
+        inputs = self._inputs(sets=self.sets.sha256, generation=vars(generation))
+        evaluator = Evaluator(
+            self.model, cache, generation, self.settings.micro_batch, self.context
+        )
+        with self._stage(name, inputs, kind="evaluate") as stage:
+            return evaluator.run(self.sets, stage)
+
+    def _score(self, rewriter: Rewriter, prepared: Prepared) -> tuple[dict[str, Any], Stage | None]:
+        inputs = self._inputs(data=self.training.sha256, saliency=vars(rewriter.saliency_settings))
+        if self.settings.masking != "saliency":
+            return {"estimator": None}, None
+        with self._stage("saliency", inputs) as stage:
+            return rewriter.score(prepared.usable, stage), stage
+
+    def _rewrite(
+        self, rewriter: Rewriter, prepared: Prepared, scores: Stage | None
+    ) -> dict[str, Rewritten]:
+        inputs = self._inputs(
+            data=self.training.sha256,
+            scores=scores.key if scores else None,
+            masking=self.settings.masking,
+            ratio=self.settings.mask_ratio,
+            generation=vars(rewriter.generation),
+            seed=self.seed,
+        )
+        with self._stage("purify", inputs) as stage:
+            return rewriter.rewrite(prepared.usable, scores, stage)
+
+    def _inputs(self, **others: Any) -> dict[str, Any]:
+        """The model as it now is, the micro-batch (kept files are cut by it), and `others`."""
+        return {
+            "model": self.model.revision,
+            "projector": projector_sha256(self.model.projector),
+            "micro_batch": self.settings.micro_batch,
+            **others,
+        }

@@ -1,0 +1,98 @@
+"""DiSP's settings: what the request gives, else the model card, else the paper."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from disp_engine.errors import InvalidRequestError
+from disp_engine.interfaces import Generation
+from disp_engine.saliency.estimator import SaliencySettings
+from disp_engine.training.settings import FineTuning
+
+Auto = Literal["auto"]
+
+
+@dataclass(frozen=True)
+class DispSettings:
+    """Every knob of Algorithm 1, with the paper's defaults for LLaDA-V.
+
+    `retrain_epochs` None is a tenth of `epochs` (appendix B.2); `generation_length` auto is the
+    fewest blocks that hold the 95th percentile of the data's own responses; `steps` auto is
+    one token a step; `micro_batch` bounds what is run at once.
+    """
+
+    mask_ratio: float = 0.3
+    probes: int = 6
+    top_logits: int = 5
+    masking: Literal["saliency", "random", "none"] = "saliency"
+    epochs: float = 20
+    retrain_epochs: float | None = None
+    learning_rate: float = 1e-4
+    batch_size: int = 32
+    micro_batch: int = 32
+    warmup_ratio: float = 0.03
+    generation_length: int | Auto = "auto"
+    block_length: int = 32
+    steps: int | Auto = "auto"
+
+    @classmethod
+    def resolve(cls, *layers: Mapping[str, Any]) -> "DispSettings":
+        """Lay settings over one another, the last on top; None leaves what lies below."""
+        known = {field.name for field in fields(cls)}
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            if unknown := sorted(set(layer) - known):
+                raise InvalidRequestError(f"hyperparameters: unknown: {', '.join(unknown)}.")
+            merged |= {name: value for name, value in layer.items() if value is not None}
+        settings = cls(**merged)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Refuse settings that cannot be run."""
+        if not 0 <= self.mask_ratio <= 1:
+            raise InvalidRequestError("hyperparameters: mask_ratio must lie in [0, 1].")
+        if self.masking not in ("saliency", "random", "none"):
+            raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
+        positive = (self.probes, self.epochs, self.learning_rate, self.batch_size,
+                    self.micro_batch, self.block_length)  # fmt: skip
+        if min(positive) <= 0 or self.top_logits < 2:
+            raise InvalidRequestError("hyperparameters: counts and rates must be positive.")
+        if self.generation_length != "auto" and self.generation_length % self.block_length:
+            raise InvalidRequestError(
+                "hyperparameters: generation_length must be a multiple of block_length."
+            )
+
+    def fine_tuning(self) -> FineTuning:
+        """The first tuning, on the data as they came."""
+        return FineTuning(
+            self.epochs, self.learning_rate, self.batch_size, self.micro_batch, self.warmup_ratio
+        )
+
+    def retraining(self) -> FineTuning:
+        """The second tuning, on the rewritten data: a tenth of the epochs."""
+        epochs = self.epochs / 10 if self.retrain_epochs is None else self.retrain_epochs
+        return FineTuning(
+            epochs, self.learning_rate, self.batch_size, self.micro_batch, self.warmup_ratio
+        )
+
+    def generation(self, response_lengths: Sequence[int]) -> Generation:
+        """How responses are denoised, given the lengths in tokens of the data's own."""
+        length = self.generation_length
+        if length == "auto":
+            needed = float(np.percentile(response_lengths, 95)) if response_lengths else 1
+            length = max(1, math.ceil(needed / self.block_length)) * self.block_length
+        steps = None if self.steps == "auto" else self.steps
+        return Generation(length=length, block_length=self.block_length, steps=steps)
+
+    def saliency(self, generation: Generation, seed: int) -> SaliencySettings:
+        """The estimator's settings: the rows of the first block."""
+        rows = min(generation.block_length, generation.length)
+        return SaliencySettings(self.probes, self.top_logits, rows, seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as the report holds them."""
+        return asdict(self)

@@ -1,0 +1,219 @@
+"""The block sampler: low-confidence remasking from left to right, block by block.
+
+A response of G masks follows each prompt. In every step the model predicts all masked positions
+up to the end of the current block and the k most confident predictions are committed. Masks are
+tracked by id: a visual token that equals the mask embedding is never taken for one.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from disp_engine.errors import InvalidRequestError
+from disp_engine.interfaces import Generation
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """What the sampler needs of a model."""
+
+    @property
+    def mask_embedding(self) -> Float[Tensor, " D"]:
+        """What stands at a position still to be filled."""
+        ...
+
+    def token_embeddings(self, ids: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
+        """Embeddings of text tokens, the mask among them."""
+        ...
+
+    def logits(
+        self,
+        embeddings: Float[Tensor, "B L D"],
+        rows: Int[Tensor, "B R"],
+        attended: Bool[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, "B R V"]:
+        """Logits at `rows`; `attended` None attends to everything."""
+        ...
+
+
+@dataclass(frozen=True)
+class Words:
+    """The ids a generation turns on."""
+
+    mask: int
+    suppressed: tuple[int, ...] = ()
+    stops: tuple[tuple[int, ...], ...] = ()
+    suffix: tuple[int, ...] = ()
+
+
+@dataclass
+class _Row:
+    """One response on its way: `ids` hold its G positions, `quota` the commits of each step."""
+
+    prompt: Float[Tensor, "P D"]
+    ids: Int[Tensor, " G"]
+    words: Words
+    generator: torch.Generator | None
+    stop: int | None = None
+    quota: list[int] = field(default_factory=list)
+
+    def masks(self, start: int, end: int) -> Int[Tensor, " M"]:
+        return start + (self.ids[start:end] == self.words.mask).nonzero()[:, 0]
+
+    def begin(self, start: int, end: int, steps: int) -> None:
+        """Spread the block's masks over its steps, the remainder on the first ones."""
+        share, remainder = divmod(len(self.masks(start, end)), steps)
+        self.quota = [share + (step < remainder) for step in range(steps)]
+
+    def active(self, start: int, end: int, step: int) -> bool:
+        """Whether this step can still change what the response says."""
+        if self.stop is not None and (self.stop <= start or not len(self.masks(0, self.stop))):
+            return False
+        return self.quota[step] > 0 and len(self.masks(start, end)) > 0
+
+    def open(self, end: int) -> Int[Tensor, " M"]:
+        """Positions that compete: masks before the stop, or before the end of the block."""
+        return self.masks(0, end if self.stop is None else min(end, self.stop))
+
+    def commit(self, positions: Int[Tensor, " k"], ids: Int[Tensor, " k"]) -> None:
+        self.ids[positions] = ids
+        found = (_first(self.ids.tolist(), stop) for stop in self.words.stops)
+        self.stop = min((at for at in (self.stop, *found) if at is not None), default=None)
+
+    def answer(self) -> Int[Tensor, " T"]:
+        return torch.cat([self.ids[: self.stop], self.ids.new_tensor(self.words.suffix)])
+
+
+def denoise(
+    model: Denoiser,
+    prompts: Sequence[Float[Tensor, "_ D"]],
+    generation: Generation,
+    words: Words,
+    generator: torch.Generator | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> list[Int[Tensor, " _"]]:
+    """Denoise a response after each prompt; a row gets the ids it would get alone."""
+    steps = _steps_per_block(generation)
+    rows = list(_rows(prompts, generation, words, generator))
+    for start in range(0, generation.length, generation.block_length):
+        end = start + generation.block_length
+        for row in rows:
+            row.begin(start, end, steps)
+        for step in range(steps):
+            active = [row for row in rows if row.active(start, end, step)]
+            if not active:
+                continue
+            _advance(model, active, end, step, generation)
+            if on_step is not None:
+                on_step()
+    return [row.answer() for row in rows]
+
+
+def _steps_per_block(generation: Generation) -> int:
+    blocks, rest = divmod(generation.length, generation.block_length)
+    steps = generation.length if generation.steps is None else generation.steps
+    if rest or not blocks:
+        raise InvalidRequestError("generation_length must be a multiple of block_length.")
+    if steps < 1 or steps % blocks:
+        raise InvalidRequestError(f"steps must be a multiple of the number of blocks, {blocks}.")
+    return steps // blocks
+
+
+def _rows(
+    prompts: Sequence[Float[Tensor, "_ D"]],
+    generation: Generation,
+    words: Words,
+    generator: torch.Generator | None,
+) -> Iterable[_Row]:
+    """Each row draws from a generator of its own, so that its noise does not depend on others."""
+    if generation.temperature > 0 and generator is None:
+        raise InvalidRequestError("A temperature above 0 needs a generator.")
+    for prompt in prompts:
+        noise = None
+        if generation.temperature > 0 and generator is not None:
+            seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+            noise = torch.Generator(prompt.device).manual_seed(int(seed))
+        ids = torch.full((generation.length,), words.mask, device=prompt.device)
+        yield _Row(prompt, ids, words, noise)
+
+
+def _advance(
+    model: Denoiser, rows: Sequence[_Row], end: int, step: int, generation: Generation
+) -> None:
+    """One forward pass for the active rows, and the commits of each."""
+    positions = [row.open(end) for row in rows]
+    logits = _logits(model, rows, positions, generation.guidance)
+    logits[..., list(rows[0].words.suppressed)] = -torch.inf
+    for row, at, scores in zip(rows, positions, logits, strict=True):
+        scores = scores[: len(at)]
+        choice = _noisy(scores, generation.temperature, row.generator).argmax(dim=-1)
+        confidence = scores.double().softmax(dim=-1).gather(1, choice[:, None])[:, 0]
+        best = confidence.topk(min(row.quota[step], len(at))).indices
+        row.commit(at[best], choice[best])
+
+
+def _logits(
+    model: Denoiser,
+    rows: Sequence[_Row],
+    positions: Sequence[Int[Tensor, " _"]],
+    guidance: float,
+) -> Float[Tensor, "B R V"]:
+    """Logits at each row's positions (padded by repeating the first), guided where asked."""
+    widest = max(len(at) for at in positions)
+    wanted = torch.stack(
+        [
+            len(row.prompt) + torch.cat([at, at[:1].expand(widest - len(at))])
+            for row, at in zip(rows, positions, strict=True)
+        ]
+    )
+    prompts = [row.prompt for row in rows]
+    if guidance == 0:
+        return model.logits(*_canvas(model, rows, prompts, wanted)).float()
+    blank = [model.mask_embedding.expand_as(prompt) for prompt in prompts]
+    both = _canvas(model, [*rows, *rows], [*prompts, *blank], torch.cat([wanted, wanted]))
+    given, free = model.logits(*both).float().chunk(2)
+    return free + (guidance + 1) * (given - free)
+
+
+def _canvas(
+    model: Denoiser,
+    rows: Sequence[_Row],
+    prompts: Sequence[Float[Tensor, "_ D"]],
+    wanted: Int[Tensor, "B R"],
+) -> tuple[Float[Tensor, "B L D"], Int[Tensor, "B R"], Bool[Tensor, "B L"] | None]:
+    """Prompt, response and suffix of each row, padded on the right; padding is not attended."""
+    written = [
+        torch.cat([prompt, model.token_embeddings(torch.cat([row.ids, _suffix(row)]))])
+        for row, prompt in zip(rows, prompts, strict=True)
+    ]
+    lengths = torch.tensor([len(row) for row in written], device=wanted.device)
+    embeddings = torch.nn.utils.rnn.pad_sequence(written, batch_first=True)
+    attended = torch.arange(embeddings.shape[1], device=wanted.device) < lengths[:, None]
+    return embeddings, wanted, None if bool(attended.all()) else attended
+
+
+def _suffix(row: _Row) -> Int[Tensor, " S"]:
+    return row.ids.new_tensor(row.words.suffix)
+
+
+def _noisy(
+    scores: Float[Tensor, "R V"], temperature: float, generator: torch.Generator | None
+) -> Float[Tensor, "R V"]:
+    """Gumbel-max in float64: the argmax is a draw from softmax(scores / temperature)."""
+    if temperature == 0:
+        return scores
+    u = torch.rand(scores.shape, dtype=torch.float64, device=scores.device, generator=generator)
+    return scores.double() - temperature * (-u.log()).log()
+
+
+def _first(ids: Sequence[int], stop: Sequence[int]) -> int | None:
+    """Where the stop sequence first occurs."""
+    width = len(stop)
+    return next(
+        (at for at in range(len(ids) - width + 1) if width and tuple(ids[at : at + width]) == stop),
+        None,
+    )

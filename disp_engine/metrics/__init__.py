@@ -1,0 +1,1 @@
+"""What is measured before and after: attack success and clean performance."""

@@ -1,0 +1,93 @@
+"""Lets a model answer held-out items, micro-batch by micro-batch, and keeps the answers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from disp_engine.context import RunContext, check
+from disp_engine.data.dataset import Dataset
+from disp_engine.interfaces import DiffusionModel, Generation
+from disp_engine.metrics.evaluation import Answer, measure
+from disp_engine.metrics.success import ContainsAny
+from disp_engine.records import Sample
+from disp_engine.stages import Stage
+from disp_engine.training.examples import FeatureCache, prepare
+
+
+@dataclass(frozen=True)
+class EvaluationSets:
+    """Held-out items with the trigger, without it, and what counts as success; each optional."""
+
+    triggered: Dataset | None = None
+    clean: Dataset | None = None
+    success: ContainsAny | None = None
+
+    @property
+    def sha256(self) -> dict[str, str | None]:
+        """Digest of each set."""
+        return {
+            "triggered": self.triggered.sha256 if self.triggered else None,
+            "clean": self.clean.sha256 if self.clean else None,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Answers each item's first question; items that cannot be answered are kept as failed."""
+
+    model: DiffusionModel
+    cache: FeatureCache
+    generation: Generation
+    micro_batch: int
+    context: RunContext
+
+    def run(self, sets: EvaluationSets, stage: Stage) -> dict[str, Any]:
+        """All rates the sets allow."""
+        both = {"triggered": sets.triggered, "clean": sets.clean}
+        total = sum(len(d.samples) + len(d.refused) for d in both.values() if d)
+        answers: dict[str, list[Answer] | None] = {}
+        done = 0
+        for name, dataset in both.items():
+            answers[name] = self._answers(dataset, stage, name, done, total) if dataset else None
+            done += len(answers[name] or [])
+        stage.finish()
+        return measure(answers["triggered"], answers["clean"], sets.success)
+
+    def _answers(
+        self, dataset: Dataset, stage: Stage, name: str, done: int, total: int
+    ) -> list[Answer]:
+        prepared = prepare(dataset, self.model, self.cache)
+        items = sorted([*prepared.usable, *prepared.without_images], key=lambda s: s.id)
+        answers = [
+            Answer(sample, "", None, failure=reason) for sample, reason in prepared.failed.items()
+        ]
+        for start in range(0, len(items), self.micro_batch):
+            file = f"{name}-{start:07d}.json"
+            if not stage.has(file):
+                found = self._batch(items[start : start + self.micro_batch])
+                stage.write_json(file, [asdict(answer) for answer in found])
+                check(self.context)
+            answers += [Answer(**answer) for answer in stage.read_json(file)]
+            self.context.progress(done + len(answers), total, "samples")
+        return answers
+
+    def _batch(self, items: Sequence[Sample]) -> list[Answer]:
+        prompts = [
+            self.model.embed(self.model.tokenise_prompt(item.turns[:1]), self.cache.of(item))
+            for item in items
+        ]
+        responses = self.model.denoise(prompts, self.generation)
+        return [
+            self._answer(item, response) for item, response in zip(items, responses, strict=True)
+        ]
+
+    def _answer(self, item: Sample, response: Int[Tensor, " T"]) -> Answer:
+        reference = item.turns[1].text
+        expected = self.model.tokenise_response(reference)
+        both = min(len(response), len(expected))
+        agreeing = int((response[:both].cpu() == expected[:both].cpu()).sum())
+        compared = max(len(response), len(expected))
+        return Answer(item.id, reference, self.model.text(response), agreeing, compared)

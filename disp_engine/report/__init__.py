@@ -1,0 +1,1 @@
+"""The report of a run, for machines and for people."""

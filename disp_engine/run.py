@@ -1,0 +1,126 @@
+"""Runs a spec from files to files: read, defend, report."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from disp_engine import registry
+from disp_engine.context import RunContext
+from disp_engine.data.dataset import Dataset, read_dataset
+from disp_engine.data.writer import purified_record, write_dataset
+from disp_engine.defences.disp import DiSP, Outcome
+from disp_engine.defences.rewriting import Rewritten
+from disp_engine.defences.settings import DispSettings
+from disp_engine.errors import InvalidDatasetError, InvalidRequestError
+from disp_engine.interfaces import DiffusionModel
+from disp_engine.metrics.evaluator import EvaluationSets
+from disp_engine.metrics.success import matcher
+from disp_engine.records import Sample
+from disp_engine.report.build import build_report
+from disp_engine.report.log import StageLog
+from disp_engine.report.page import write_page
+from disp_engine.spec import RunSpec
+
+
+def run(spec: RunSpec, context: RunContext) -> None:
+    """Do what the spec asks and leave the artifacts in its `out_dir`."""
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    log = StageLog(context)
+    spec.out_dir.mkdir(parents=True, exist_ok=True)
+    if spec.method.get("type") != "disp":
+        raise InvalidRequestError(f"method: unknown type {spec.method.get('type')!r}.")
+    settings = DispSettings.resolve(spec.defaults, spec.method.get("hyperparameters", {}))
+    with log.timed("ingest"):
+        training, sets = _read(spec)
+    model = registry.load_model(spec.model_dir)
+    defence = DiSP(model, training, sets, settings, spec.seed, spec.work_dir / "stages", log)
+    outcome = defence.run()
+    with log.timed("report"):
+        _write(spec, model, training, sets, settings, outcome, log)
+
+
+def _read(spec: RunSpec) -> tuple[Dataset, EvaluationSets]:
+    pool = spec.work_dir / "pool"
+    with _named("training_file"):
+        training = read_dataset(spec.training_file, pool)
+    with _named("triggered_file"):
+        triggered = read_dataset(spec.triggered_file, pool) if spec.triggered_file else None
+    with _named("clean_file"):
+        clean = read_dataset(spec.clean_file, pool) if spec.clean_file else None
+    success = matcher(**spec.success) if spec.success else None
+    return training, EvaluationSets(triggered, clean, success)
+
+
+@contextmanager
+def _named(param: str) -> Iterator[None]:
+    """Say which of the run's files a dataset error is about."""
+    try:
+        yield
+    except InvalidDatasetError as error:
+        error.param = param
+        raise
+
+
+def _write(
+    spec: RunSpec,
+    model: DiffusionModel,
+    training: Dataset,
+    sets: EvaluationSets,
+    settings: DispSettings,
+    outcome: Outcome,
+    log: StageLog,
+) -> None:
+    _write_data(training, outcome, spec.out_dir)
+    model.save_projector(spec.out_dir / "mm_projector.safetensors")
+    report = build_report(spec, model, training, sets, settings, outcome, log)
+    (spec.out_dir / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False))
+    write_page(report, spec.out_dir / "report.html")
+    _sync(spec.out_dir)
+
+
+def _write_data(training: Dataset, outcome: Outcome, folder: Path) -> None:
+    kept, lines = [], []
+    passed = {sample.id for sample in outcome.passed_through}
+    for sample in training.samples:
+        done = outcome.rewritten.get(sample.id)
+        if done and done.responses is not None:
+            kept.append((sample, purified_record(sample, done.responses)))
+            lines.append(_rewritten_line(sample, done))
+        elif sample.id in passed:
+            kept.append((sample, dict(sample.record)))
+            lines.append({"id": sample.id, "status": "passed_through"})
+    lines += [
+        {"id": name, "status": "quarantined", "reason": reason}
+        for name, reason in outcome.quarantined.items()
+    ]
+    used = {image for sample, _ in kept for image in sample.images}
+    write_dataset(training, [record for _, record in kept], used, folder)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / "samples.jsonl").write_text(text, encoding="utf-8")
+
+
+def _rewritten_line(sample: Sample, done: Rewritten) -> dict[str, Any]:
+    originals = [turn.text for turn in sample.turns[1::2]]
+    purified = done.responses or []
+    return {
+        "id": sample.id,
+        "status": "rewritten",
+        "changed": purified != originals,
+        "original": originals,
+        "purified": purified,
+        "masked_tokens": done.masked,
+        "visual_tokens": done.tokens,
+    }
+
+
+def _sync(folder: Path) -> None:
+    """Let the artifacts reach the disk before the run says that it is done."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

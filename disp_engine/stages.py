@@ -1,0 +1,78 @@
+"""Finished work kept on disk under a hash of all that determines it.
+
+A stage is a folder `NAME-KEY` of small files, each written whole or not at all. A killed run
+finds the files it had finished; the same request again finds the whole stage.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+LAYOUT = 1
+"""Raised when the content of stage files changes, so that old ones are not mistaken for new."""
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that no reader, also after a kill, sees a part of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_bytes(content)
+    os.replace(draft, path)
+
+
+class Stage:
+    """One stage's folder below `root`, found by name and by what determines its result."""
+
+    def __init__(self, root: Path, name: str, inputs: Mapping[str, Any]) -> None:
+        self.name = name
+        self.key = digest({"layout": LAYOUT, "stage": name, **inputs})
+        self.folder = root / f"{name}-{self.key[:24]}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether an earlier run finished the stage."""
+        return (self.folder / "COMPLETE").exists()
+
+    def finish(self) -> None:
+        """Mark the stage as finished."""
+        write_atomically(self.folder / "COMPLETE", b"")
+
+    def has(self, name: str) -> bool:
+        """Whether the file is there, whole."""
+        return (self.folder / name).exists()
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Keep a JSON value."""
+        write_atomically(self.folder / name, json.dumps(value, allow_nan=False).encode())
+
+    def read_json(self, name: str) -> Any:
+        """Return a kept JSON value."""
+        return json.loads((self.folder / name).read_bytes())
+
+    def write_tensors(
+        self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep tensors, with string facts in the header."""
+        draft = self.folder / f".{name}.{os.getpid()}"
+        contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        save_file(contiguous, draft, metadata=dict(facts or {}))
+        os.replace(draft, self.folder / name)
+
+    def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return kept tensors and the facts beside them."""
+        with safe_open(self.folder / name, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})

@@ -1,0 +1,1 @@
+"""Fine-tuning of the projector, resumable to the step."""

@@ -1,0 +1,65 @@
+"""Tunes a model's projector on samples, in a stage of its own."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from disp_engine.context import RunContext
+from disp_engine.interfaces import DiffusionModel
+from disp_engine.records import Sample
+from disp_engine.stages import Stage
+from disp_engine.training.examples import FeatureCache
+from disp_engine.training.settings import FineTuning
+from disp_engine.training.state import restore_projector
+from disp_engine.training.trainer import fine_tune
+
+
+def projector_sha256(projector: nn.Module) -> str:
+    """sha256 over the projector's parameters, names included."""
+    found = hashlib.sha256()
+    for name, parameter in sorted(projector.named_parameters()):
+        found.update(name.encode())
+        found.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def tune_projector(
+    model: DiffusionModel,
+    samples: Sequence[Sample],
+    cache: FeatureCache,
+    settings: FineTuning,
+    seed: int,
+    stage: Stage,
+    context: RunContext,
+) -> None:
+    """Leave the model with the tuned projector; a finished stage is only read back."""
+    if stage.complete:
+        restore_projector(stage, model.projector)
+        return
+    tokens = [model.tokenise_example(sample.turns) for sample in samples]
+    features = [cache.of(sample) for sample in samples]
+
+    def loss_of(indices: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, ""]:
+        chosen = indices.tolist()
+        batch = [model.embed(tokens[i], features[i]) for i in chosen]
+        return model.noised_loss(batch, generator)
+
+    fine_tune(model.projector, loss_of, len(samples), settings, seed, stage, context)
+    stage.finish()
+
+
+def tuning_inputs(
+    model: DiffusionModel, data_sha256: str, settings: FineTuning, seed: int
+) -> dict[str, Any]:
+    """All that determines the tuned projector, the model's present projector included."""
+    return {
+        "model": model.revision,
+        "start": projector_sha256(model.projector),
+        "data": data_sha256,
+        "settings": vars(settings),
+        "seed": seed,
+    }

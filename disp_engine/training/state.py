@@ -1,0 +1,48 @@
+"""The state of a fine-tuning as safetensors and JSON; nothing is pickled."""
+
+import json
+
+import torch
+from torch import nn
+
+from disp_engine.stages import Stage
+
+FILE = "state.safetensors"
+
+
+def save_state(
+    stage: Stage, projector: nn.Module, optimizer: torch.optim.AdamW, step: int, loss: float
+) -> None:
+    """Keep the projector, both AdamW moments and the number of steps taken, in one file."""
+    tensors = {}
+    for name, parameter in projector.named_parameters():
+        tensors[f"parameter.{name}"] = parameter
+        moments = optimizer.state[parameter]
+        tensors[f"exp_avg.{name}"] = moments["exp_avg"]
+        tensors[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
+    stage.write_tensors(FILE, tensors, {"state": json.dumps({"step": step, "loss": loss})})
+
+
+def restore_state(stage: Stage, projector: nn.Module, optimizer: torch.optim.AdamW) -> int:
+    """Restore what `save_state` kept and return the steps taken; 0 when there is nothing."""
+    if not stage.has(FILE):
+        return 0
+    tensors, facts = stage.read_tensors(FILE)
+    step = int(json.loads(facts["state"])["step"])
+    with torch.no_grad():
+        for name, parameter in projector.named_parameters():
+            parameter.copy_(tensors[f"parameter.{name}"])
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(step)),
+                "exp_avg": tensors[f"exp_avg.{name}"].to(parameter),
+                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter),
+            }
+    return step
+
+
+def restore_projector(stage: Stage, projector: nn.Module) -> None:
+    """Put the kept parameters into the projector."""
+    tensors, _ = stage.read_tensors(FILE)
+    with torch.no_grad():
+        for name, parameter in projector.named_parameters():
+            parameter.copy_(tensors[f"parameter.{name}"])

@@ -1,0 +1,24 @@
+"""Bringing a database to this version's schema."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+
+from storage.sql.engine import open_engine
+
+
+def upgrade(url: str) -> None:
+    """Run all missing migrations in one transaction; safe when several processes try at once."""
+    engine = open_engine(url)
+    try:
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(17476)"))
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()

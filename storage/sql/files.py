@@ -1,0 +1,117 @@
+"""Rows of uploaded files in SQL."""
+
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from schemas.files import File, FilePurpose
+from schemas.jobs import TERMINAL
+from schemas.wire import Page
+from storage.errors import FileInUse, NotFound
+from storage.interfaces import FileBlob, FileDraft, Order
+from storage.sql.backend import SqlBackend, one_page, page_of
+from storage.sql.engine import database_now
+from storage.sql.tables import FileRow, JobRow
+
+
+class SqlFiles(SqlBackend):
+    """A `FileStore`."""
+
+    def add_file(self, tenant: str, draft: FileDraft) -> File:
+        """Give stored bytes a row."""
+        with self._write() as session:
+            row = FileRow(
+                id=draft.id,
+                tenant=tenant,
+                filename=draft.filename,
+                purpose=draft.purpose.value,
+                key=draft.key,
+                bytes=draft.bytes,
+                sha256=draft.sha256,
+                created_at=database_now(session),
+            )
+            session.add(row)
+        return _file(row)
+
+    def get_file(self, tenant: str, file_id: str) -> File:
+        """Return a file or raise `NotFound`."""
+        with self._read() as session:
+            return _file(find_file(session, tenant, file_id))
+
+    def file_blob(self, tenant: str, file_id: str) -> FileBlob:
+        """Return where a file's bytes lie or raise `NotFound`."""
+        with self._read() as session:
+            return blob_of(find_file(session, tenant, file_id))
+
+    def list_files(
+        self,
+        tenant: str,
+        *,
+        purpose: FilePurpose | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> Page[File]:
+        """Return a page of files by id, that is, by time of creation."""
+        query = select(FileRow).where(FileRow.tenant == tenant)
+        if purpose is not None:
+            query = query.where(FileRow.purpose == purpose.value)
+        with self._read() as session:
+            rows, more = one_page(session, query, FileRow.id, after=after, limit=limit, order=order)
+        return page_of([_file(row) for row in rows], more)
+
+    def delete_file(self, tenant: str, file_id: str) -> FileBlob:
+        """Remove the row and return what to delete; raise `FileInUse` or `NotFound`."""
+        with self._write() as session:
+            row = find_file(session, tenant, file_id, for_update={})
+            if session.scalars(_unfinished_readers(file_id)).first() is not None:
+                raise FileInUse(file_id)
+            session.delete(row)
+            return blob_of(row)
+
+
+def find_file(
+    session: Session, tenant: str, file_id: str, for_update: dict[str, Any] | None = None
+) -> FileRow:
+    """Return a tenant's row, locked if `for_update` says how, or raise `NotFound`."""
+    query = select(FileRow).where(FileRow.id == file_id, FileRow.tenant == tenant)
+    if for_update is not None:
+        query = query.with_for_update(**for_update)
+    row = session.scalars(query).one_or_none()
+    if row is None:
+        raise NotFound(file_id)
+    return row
+
+
+def blob_of(row: FileRow) -> FileBlob:
+    """Return what a worker needs of a row."""
+    return FileBlob(
+        id=row.id, filename=row.filename, key=row.key, bytes=row.bytes, sha256=row.sha256
+    )
+
+
+def _unfinished_readers(file_id: str) -> Any:
+    return (
+        select(JobRow.id)
+        .where(JobRow.status.not_in([status.value for status in TERMINAL]))
+        .where(
+            or_(
+                JobRow.training_file == file_id,
+                JobRow.triggered_file == file_id,
+                JobRow.clean_file == file_id,
+            )
+        )
+        .limit(1)
+    )
+
+
+def _file(row: FileRow) -> File:
+    return File(
+        id=row.id,
+        bytes=row.bytes,
+        created_at=int(row.created_at),
+        filename=row.filename,
+        purpose=FilePurpose(row.purpose),
+        sha256=row.sha256,
+    )

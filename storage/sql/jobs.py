@@ -1,0 +1,274 @@
+"""Jobs in SQL as the gateway sees them."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from schemas.jobs import (
+    TERMINAL,
+    Event,
+    Job,
+    JobError,
+    JobStatus,
+    Metric,
+    StageName,
+    Step,
+    StepStatus,
+)
+from schemas.requests import DefenseJobCreate
+from schemas.wire import Page
+from storage.errors import IdempotencyKeyReused, NotFound, UnknownFile, UnknownModel
+from storage.ids import new_id
+from storage.interfaces import CreatedJob, Idempotency, Order
+from storage.sql.backend import SqlBackend, one_page, page_of
+from storage.sql.engine import database_now
+from storage.sql.files import find_file
+from storage.sql.history import note_status, settle_steps
+from storage.sql.tables import (
+    EventRow,
+    IdempotencyRow,
+    JobRow,
+    MetricRow,
+    ModelRow,
+    OutboxRow,
+    StepRow,
+)
+
+HINT_GRACE_S = 30.0
+
+
+class SqlJobs(SqlBackend):
+    """A `GatewayStore`."""
+
+    def create_job(
+        self, tenant: str, request: DefenseJobCreate, idempotency: Idempotency | None = None
+    ) -> CreatedJob:
+        """Write job, steps, first event, hint and idempotency row in one transaction."""
+        with self._write() as session:
+            now = database_now(session)
+            if idempotency is not None:
+                earlier = _reserve(session, tenant, idempotency, now)
+                if earlier is not None:
+                    return CreatedJob(earlier, replayed=True)
+            _require_inputs(session, tenant, request)
+            job = resource(session, _insert(session, tenant, request, now))
+            if idempotency is not None:
+                row = session.get_one(IdempotencyRow, (tenant, idempotency.key))
+                row.response = job.model_dump(mode="json")
+        return CreatedJob(job, replayed=False)
+
+    def get_job(self, tenant: str, job_id: str) -> Job:
+        """Return a job or raise `NotFound`."""
+        with self._read() as session:
+            return resource(session, _find(session, tenant, job_id))
+
+    def list_jobs(
+        self,
+        tenant: str,
+        *,
+        status: JobStatus | None = None,
+        model: str | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> Page[Job]:
+        """Return a page of jobs by id, that is, by time of creation."""
+        query = select(JobRow).where(JobRow.tenant == tenant)
+        if status is not None:
+            query = query.where(JobRow.status == status.value)
+        if model is not None:
+            query = query.where(JobRow.model == model)
+        with self._read() as session:
+            rows, more = one_page(session, query, JobRow.id, after=after, limit=limit, order=order)
+            return page_of([resource(session, row) for row in rows], more)
+
+    def request_cancel(self, tenant: str, job_id: str) -> Job:
+        """Cancel a queued job at once, ask a running one to stop, leave a finished one alone."""
+        with self._write() as session:
+            job = _find(session, tenant, job_id, lock=True)
+            now = database_now(session)
+            if job.status == JobStatus.QUEUED:
+                end_cancelled(session, job, now)
+            elif job.status not in TERMINAL and job.status != JobStatus.CANCELLING:
+                job.status = JobStatus.CANCELLING.value
+                note_status(session, job, "cancellation requested", now)
+            return resource(session, job)
+
+    def list_events(
+        self, tenant: str, job_id: str, *, after: str | None = None, limit: int = 100
+    ) -> Page[Event]:
+        """Return events oldest first; `after` is the id of the last one seen."""
+        with self._read() as session:
+            _find(session, tenant, job_id)
+            query = select(EventRow).where(EventRow.job_id == job_id)
+            seen = None if after is None else _seq_of(session, job_id, after)
+            rows, more = one_page(
+                session, query, EventRow.seq, after=seen, limit=limit, order="asc"
+            )
+        return page_of([_event(row) for row in rows], more)
+
+    def list_metrics(
+        self,
+        tenant: str,
+        job_id: str,
+        *,
+        stage: StageName | None = None,
+        after: str | None = None,
+        limit: int = 1000,
+    ) -> Page[Metric]:
+        """Return metrics in the order of writing; `after` is the `last_id` of a page."""
+        if after is not None and not after.isdecimal():
+            raise NotFound(after)
+        query = select(MetricRow).where(MetricRow.job_id == job_id)
+        if stage is not None:
+            query = query.where(MetricRow.stage == stage.value)
+        seen = None if after is None else int(after)
+        with self._read() as session:
+            _find(session, tenant, job_id)
+            rows, more = one_page(
+                session, query, MetricRow.seq, after=seen, limit=limit, order="asc"
+            )
+        first, last = (str(rows[0].seq), str(rows[-1].seq)) if rows else (None, None)
+        data = [_metric(row) for row in rows]
+        return Page(data=data, has_more=more, first_id=first, last_id=last)
+
+    def published_manifest(self, tenant: str, job_id: str) -> str | None:
+        """Return the key of a succeeded job's manifest, None while there is none."""
+        with self._read() as session:
+            return _find(session, tenant, job_id).manifest_key
+
+
+def resource(session: Session, job: JobRow) -> Job:
+    """Return a job as clients see it."""
+    request = DefenseJobCreate.model_validate(job.request)
+    steps = session.scalars(
+        select(StepRow).where(StepRow.job_id == job.id).order_by(StepRow.position)
+    )
+    return Job(
+        **{name: getattr(request, name) for name in DefenseJobCreate.model_fields},
+        id=job.id,
+        status=JobStatus(job.status),
+        stage=StageName(job.stage) if job.stage else None,
+        steps=[_step(step) for step in steps],
+        created_at=int(job.created_at),
+        started_at=None if job.started_at is None else int(job.started_at),
+        finished_at=None if job.finished_at is None else int(job.finished_at),
+        attempt=job.attempt,
+        result=job.result,
+        error=JobError(**job.error) if job.error else None,
+    )
+
+
+def end_cancelled(session: Session, job: JobRow, now: float) -> None:
+    """End a job as its owner asked; the caller holds the lock on its row."""
+    settle_steps(
+        session,
+        job,
+        {StepStatus.RUNNING: StepStatus.SKIPPED, StepStatus.PENDING: StepStatus.SKIPPED},
+    )
+    end(session, job, JobStatus.CANCELLED, "job cancelled", now)
+
+
+def end(session: Session, job: JobRow, status: JobStatus, message: str, now: float) -> None:
+    """Give a job its last status, drop its lease and any hint, and say so."""
+    job.status, job.finished_at = status.value, now
+    job.lease_owner = job.lease_until = None
+    drop_hint(session, job)
+    note_status(session, job, message, now)
+
+
+def drop_hint(session: Session, job: JobRow) -> None:
+    """Stop hinting at a job that is queued no more."""
+    row = session.get(OutboxRow, job.id)
+    if row is not None:
+        session.delete(row)
+
+
+def _reserve(session: Session, tenant: str, idempotency: Idempotency, now: float) -> Job | None:
+    """Return the earlier answer, or insert the key: on PostgreSQL a rival waits for our commit."""
+    row = session.get(IdempotencyRow, (tenant, idempotency.key), with_for_update=True)
+    if row is None:
+        session.add(
+            IdempotencyRow(
+                tenant=tenant,
+                key=idempotency.key,
+                body_sha256=idempotency.body_sha256,
+                response={},
+                created_at=now,
+            )
+        )
+        session.flush()
+        return None
+    if row.body_sha256 != idempotency.body_sha256:
+        raise IdempotencyKeyReused(idempotency.key)
+    return Job.model_validate(row.response)
+
+
+def _require_inputs(session: Session, tenant: str, request: DefenseJobCreate) -> None:
+    if session.get(ModelRow, request.model) is None:
+        raise UnknownModel(request.model)
+    evaluation = request.evaluation
+    named = {
+        "/training_file": request.training_file,
+        "/evaluation/triggered_file": evaluation.triggered_file if evaluation else None,
+        "/evaluation/clean_file": evaluation.clean_file if evaluation else None,
+    }
+    for param, file_id in named.items():
+        if file_id is not None:
+            try:
+                find_file(session, tenant, file_id, for_update={"read": True})
+            except NotFound as error:
+                raise UnknownFile(param) from error
+
+
+def _insert(session: Session, tenant: str, request: DefenseJobCreate, now: float) -> JobRow:
+    evaluation = request.evaluation
+    job = JobRow(
+        id=new_id("job"),
+        tenant=tenant,
+        status=JobStatus.QUEUED.value,
+        request=request.model_dump(mode="json", exclude_none=True),
+        model=request.model,
+        training_file=request.training_file,
+        triggered_file=evaluation.triggered_file if evaluation else None,
+        clean_file=evaluation.clean_file if evaluation else None,
+        created_at=now,
+        attempt=0,
+    )
+    session.add(job)
+    session.flush()
+    for position, name in enumerate(StageName):
+        pending = StepStatus.PENDING.value
+        session.add(StepRow(job_id=job.id, name=name.value, position=position, status=pending))
+    session.add(OutboxRow(job_id=job.id, due_at=now + HINT_GRACE_S))
+    session.flush()
+    note_status(session, job, "job created", now)
+    return job
+
+
+def _find(session: Session, tenant: str, job_id: str, *, lock: bool = False) -> JobRow:
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.tenant == tenant)
+    row = session.scalars(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise NotFound(job_id)
+    return row
+
+
+def _seq_of(session: Session, job_id: str, event_id: str) -> int:
+    query = select(EventRow.seq).where(EventRow.job_id == job_id, EventRow.id == event_id)
+    seq = session.scalars(query).one_or_none()
+    if seq is None:
+        raise NotFound(event_id)
+    return seq
+
+
+def _step(row: StepRow) -> Step:
+    return Step(**{name: getattr(row, name) for name in Step.model_fields})
+
+
+def _event(row: EventRow) -> Event:
+    columns = {name: getattr(row, name) for name in Event.model_fields if name != "object"}
+    return Event(**columns | {"created_at": int(row.created_at)})
+
+
+def _metric(row: MetricRow) -> Metric:
+    return Metric(**{name: getattr(row, name) for name in Metric.model_fields})

@@ -1,0 +1,246 @@
+"""Jobs in SQL as a worker sees them: claims, heartbeats, verdicts and the repair of deaths."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy.orm import Session
+
+from schemas.errors import ErrorCode
+from schemas.jobs import LEASED, JobError, JobStatus, StepStatus
+from schemas.requests import DefenseJobCreate
+from storage.errors import LeaseLost
+from storage.interfaces import (
+    Claim,
+    Directive,
+    EventDraft,
+    FileBlob,
+    JobInputs,
+    MetricDraft,
+    Reconciled,
+    StepUpdate,
+)
+from storage.sql.backend import SqlBackend
+from storage.sql.engine import database_now
+from storage.sql.files import blob_of, find_file
+from storage.sql.history import (
+    add_events,
+    add_metrics,
+    note_status,
+    settle_steps,
+    update_step,
+)
+from storage.sql.jobs import drop_hint, end, end_cancelled
+from storage.sql.models import record_of
+from storage.sql.tables import IdempotencyRow, JobRow, ModelRow, OutboxRow
+
+IDEMPOTENCY_KEPT_S = 24 * 3600.0
+WORKING = frozenset({JobStatus.VALIDATING_FILES, JobStatus.RUNNING})
+
+
+class SqlLeases(SqlBackend):
+    """A `LeaseStore`."""
+
+    def claim(
+        self, owner: str, *, lease_s: float, job_id: str | None = None, max_losses: int = 3
+    ) -> Claim | None:
+        """Take the oldest job that may be taken (or `job_id`, if it may) for a new attempt."""
+        while True:
+            with self._write() as session:
+                now = database_now(session)
+                job = session.scalars(_takeable(owner, job_id, now)).first()
+                if job is None:
+                    return None
+                if job.status in LEASED and _lose(session, job, max_losses, now):
+                    continue
+                return _take(session, job, owner, lease_s, now)
+
+    def job_inputs(self, claim: Claim) -> JobInputs:
+        """Return the request with its model and files, or raise `LeaseLost`."""
+        with self._read() as session:
+            job = _owned(session, claim, lock=False)
+            model = session.get_one(ModelRow, job.model)
+            return JobInputs(
+                request=DefenseJobCreate.model_validate(job.request),
+                model=record_of(model),
+                training=blob_of(find_file(session, job.tenant, job.training_file)),
+                triggered=_optional_blob(session, job.tenant, job.triggered_file),
+                clean=_optional_blob(session, job.tenant, job.clean_file),
+            )
+
+    def heartbeat(self, claim: Claim, *, lease_s: float) -> Directive:
+        """Extend the lease to `lease_s` from now, unless it is lost."""
+        with self._write() as session:
+            try:
+                job = _owned(session, claim)
+            except LeaseLost:
+                return Directive.LOST
+            job.lease_until = database_now(session) + lease_s
+            cancelling = job.status == JobStatus.CANCELLING
+            return Directive.CANCEL if cancelling else Directive.CONTINUE
+
+    def record(
+        self,
+        claim: Claim,
+        *,
+        status: JobStatus | None = None,
+        steps: Sequence[StepUpdate] = (),
+        events: Sequence[EventDraft] = (),
+        metrics: Sequence[MetricDraft] = (),
+    ) -> None:
+        """Write what happened in one transaction, or raise `LeaseLost` and write nothing."""
+        if status is not None and status not in WORKING:
+            raise ValueError(
+                f"a worker ends a job by succeed, fail or mark_cancelled, not {status}"
+            )
+        with self._write() as session:
+            job = _owned(session, claim)
+            now = database_now(session)
+            if status is not None and job.status in WORKING:
+                job.status = status.value
+            if any([update_step(session, job, step, now) for step in steps]):
+                job.losses = 0
+            add_events(session, job, events, now)
+            add_metrics(session, job, metrics, now)
+
+    def release(self, claim: Claim) -> None:
+        """Hand the job back unharmed (soft shutdown): queued again, no loss counted."""
+        with self._write() as session:
+            job = _owned(session, claim)
+            now = database_now(session)
+            if job.status == JobStatus.CANCELLING:
+                end_cancelled(session, job, now)
+            else:
+                _requeue(session, job, "worker is shutting down: job queued again", now)
+
+    def succeed(self, claim: Claim, manifest_key: str, result: Mapping[str, Any]) -> None:
+        """End the job with the artifacts that `manifest_key` lists, also if it was cancelling."""
+        with self._write() as session:
+            job = _owned(session, claim)
+            job.manifest_key, job.result = manifest_key, dict(result)
+            end(session, job, JobStatus.SUCCEEDED, "job succeeded", database_now(session))
+
+    def fail(self, claim: Claim, error: JobError) -> None:
+        """End the job with an error."""
+        with self._write() as session:
+            _end_failed(session, _owned(session, claim), error, database_now(session))
+
+    def mark_cancelled(self, claim: Claim) -> None:
+        """End the job as its owner asked."""
+        with self._write() as session:
+            end_cancelled(session, _owned(session, claim), database_now(session))
+
+    def reconcile(self, *, max_losses: int = 3, hint_after_s: float = 30.0) -> Reconciled:
+        """Repair what a death left behind; idempotent, and several may run at once."""
+        with self._write() as session:
+            now = database_now(session)
+            expired = session.scalars(_expired(now)).all()
+            verdicts = {job.id: _repair(session, job, max_losses, now) for job in expired}
+            session.execute(
+                delete(IdempotencyRow).where(IdempotencyRow.created_at < now - IDEMPOTENCY_KEPT_S)
+            )
+            hints = _due_hints(session, now, hint_after_s)
+        return Reconciled(
+            hints=hints,
+            requeued=_ending(verdicts, JobStatus.QUEUED),
+            cancelled=_ending(verdicts, JobStatus.CANCELLED),
+            failed=_ending(verdicts, JobStatus.FAILED),
+        )
+
+
+def _takeable(owner: str, job_id: str | None, now: float) -> Any:
+    leased = JobRow.status.in_([status.value for status in LEASED])
+    free: ColumnElement[bool] = or_(
+        JobRow.status == JobStatus.QUEUED.value,
+        and_(leased, or_(JobRow.lease_until < now, JobRow.lease_owner == owner)),
+    )
+    query = select(JobRow).where(free)
+    if job_id is not None:
+        query = query.where(JobRow.id == job_id)
+    return query.order_by(JobRow.id).limit(1).with_for_update(skip_locked=True)
+
+
+def _expired(now: float) -> Any:
+    leased = JobRow.status.in_([status.value for status in LEASED])
+    query = select(JobRow).where(leased, JobRow.lease_until < now).order_by(JobRow.id)
+    return query.with_for_update(skip_locked=True)
+
+
+def _take(session: Session, job: JobRow, owner: str, lease_s: float, now: float) -> Claim:
+    job.attempt += 1
+    job.lease_owner, job.lease_until = owner, now + lease_s
+    job.started_at = job.started_at or now
+    if job.status != JobStatus.CANCELLING:
+        job.status = JobStatus.VALIDATING_FILES.value
+    settle_steps(session, job, {StepStatus.RUNNING: StepStatus.PENDING})
+    drop_hint(session, job)
+    note_status(session, job, f"attempt {job.attempt} began", now)
+    return Claim(job_id=job.id, tenant=job.tenant, attempt=job.attempt, owner=owner)
+
+
+def _lose(session: Session, job: JobRow, max_losses: int, now: float) -> bool:
+    """Count a lost attempt; fail the job and return True if it has been lost too often."""
+    job.losses += 1
+    if job.losses <= max_losses:
+        return False
+    message = f"the worker died {job.losses} times in a row without progress"
+    _end_failed(session, job, JobError(code=ErrorCode.WORKER_LOST, message=message), now)
+    return True
+
+
+def _repair(session: Session, job: JobRow, max_losses: int, now: float) -> JobStatus:
+    """Decide what becomes of a job whose lease has expired."""
+    if job.status == JobStatus.CANCELLING:
+        end_cancelled(session, job, now)
+    elif not _lose(session, job, max_losses, now):
+        _requeue(session, job, "worker lost: job queued again", now)
+    return JobStatus(job.status)
+
+
+def _requeue(session: Session, job: JobRow, message: str, now: float) -> None:
+    job.status = JobStatus.QUEUED.value
+    job.lease_owner = job.lease_until = None
+    settle_steps(session, job, {StepStatus.RUNNING: StepStatus.PENDING})
+    session.add(OutboxRow(job_id=job.id, due_at=now))
+    session.flush()
+    note_status(session, job, message, now)
+
+
+def _end_failed(session: Session, job: JobRow, error: JobError, now: float) -> None:
+    job.error = error.model_dump(mode="json")
+    settle_steps(
+        session,
+        job,
+        {StepStatus.RUNNING: StepStatus.FAILED, StepStatus.PENDING: StepStatus.SKIPPED},
+    )
+    end(session, job, JobStatus.FAILED, f"job failed: {error.message}", now)
+
+
+def _due_hints(session: Session, now: float, hint_after_s: float) -> tuple[str, ...]:
+    query = select(OutboxRow).where(OutboxRow.due_at <= now).order_by(OutboxRow.job_id)
+    due = session.scalars(query.with_for_update(skip_locked=True)).all()
+    for row in due:
+        row.due_at = now + hint_after_s
+    return tuple(row.job_id for row in due)
+
+
+def _owned(session: Session, claim: Claim, *, lock: bool = True) -> JobRow:
+    """Return the row if the claim still holds; an expired lease holds until someone takes it."""
+    query = select(JobRow).where(
+        JobRow.id == claim.job_id,
+        JobRow.attempt == claim.attempt,
+        JobRow.lease_owner == claim.owner,
+        JobRow.status.in_([status.value for status in LEASED]),
+    )
+    row = session.scalars(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise LeaseLost(claim.job_id, claim.attempt)
+    return row
+
+
+def _optional_blob(session: Session, tenant: str, file_id: str | None) -> FileBlob | None:
+    return None if file_id is None else blob_of(find_file(session, tenant, file_id))
+
+
+def _ending(verdicts: Mapping[str, JobStatus], status: JobStatus) -> tuple[str, ...]:
+    return tuple(job_id for job_id, verdict in verdicts.items() if verdict is status)

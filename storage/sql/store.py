@@ -1,0 +1,44 @@
+"""The SQL job store, put together."""
+
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
+
+from storage.errors import MigrationMissing
+from storage.sql.engine import open_engine
+from storage.sql.files import SqlFiles
+from storage.sql.jobs import SqlJobs
+from storage.sql.keys import SqlKeys
+from storage.sql.leases import SqlLeases
+from storage.sql.models import SqlModels
+
+REVISION = "0001"
+
+
+class SqlJobStore(SqlKeys, SqlFiles, SqlModels, SqlJobs, SqlLeases):
+    """A `JobStore` in SQLite or PostgreSQL."""
+
+    def __init__(self, url: str) -> None:
+        """Open a migrated database, or raise `MigrationMissing`."""
+        super().__init__(open_engine(url))
+        self._require_revision()
+
+    def ping(self) -> None:
+        """Write and roll back; raise if the database cannot be written."""
+        with self._write() as session:
+            session.execute(text("DELETE FROM api_keys WHERE id = ''"))
+            session.rollback()
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self._engine.dispose()
+
+    def _require_revision(self) -> None:
+        try:
+            with self._read() as session:
+                found = session.scalar(text("SELECT version_num FROM alembic_version"))
+        except DatabaseError as error:
+            self.close()
+            raise MigrationMissing() from error
+        if found != REVISION:
+            self.close()
+            raise MigrationMissing(found)

@@ -1,0 +1,153 @@
+"""The tables; times are Unix seconds on the database's clock."""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Document = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    """Types of columns by the types of Python."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        Document: JSON,
+        list[str]: JSON,
+        float: Double,
+        int: BigInteger,
+        str: String(255),
+    }
+
+
+class KeyRow(Base):
+    """An API key; the secret is kept as its SHA-256."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    sha256: Mapped[str]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+
+
+class FileRow(Base):
+    """An uploaded file."""
+
+    __tablename__ = "files"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    key: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+    created_at: Mapped[float]
+    __table_args__ = (Index("files_by_tenant", "tenant", "id"),)
+
+
+class ModelRow(Base):
+    """A registered model."""
+
+    __tablename__ = "models"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    family: Mapped[str]
+    revision: Mapped[str]
+    path: Mapped[str] = mapped_column(Text)
+    defaults: Mapped[Document]
+    created_at: Mapped[float]
+
+
+class JobRow(Base):
+    """A job and its lease; `losses` counts lost attempts in a row without progress."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    status: Mapped[str]
+    stage: Mapped[str | None]
+    request: Mapped[Document]
+    model: Mapped[str]
+    training_file: Mapped[str]
+    triggered_file: Mapped[str | None]
+    clean_file: Mapped[str | None]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    manifest_key: Mapped[str | None] = mapped_column(Text)
+    result: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
+    __table_args__ = (
+        Index("jobs_by_tenant", "tenant", "id"),
+        Index("jobs_by_status", "status", "id"),
+    )
+
+
+class StepRow(Base):
+    """A stage of a job; `furthest` and `completed` remember the best of all attempts."""
+
+    __tablename__ = "steps"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    status: Mapped[str]
+    done: Mapped[int] = mapped_column(default=0)
+    total: Mapped[int | None]
+    unit: Mapped[str | None]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    reused: Mapped[bool] = mapped_column(default=False)
+    attempt: Mapped[int] = mapped_column(default=0)
+    furthest: Mapped[int] = mapped_column(default=0)
+    completed: Mapped[bool] = mapped_column(default=False)
+
+
+class EventRow(Base):
+    """An event, numbered within its job."""
+
+    __tablename__ = "events"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[float]
+    level: Mapped[str]
+    type: Mapped[str]
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[Document]
+
+
+class MetricRow(Base):
+    """A training step's values; an attempt that repeats a step replaces them."""
+
+    __tablename__ = "metrics"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    stage: Mapped[str]
+    step: Mapped[int]
+    values: Mapped[Document]
+    created_at: Mapped[float]
+    __table_args__ = (Index("metrics_by_step", "job_id", "stage", "step", unique=True),)
+
+
+class IdempotencyRow(Base):
+    """The first answer to an Idempotency-Key."""
+
+    __tablename__ = "idempotency_keys"
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body_sha256: Mapped[str]
+    response: Mapped[Document]
+    created_at: Mapped[float]
+
+
+class OutboxRow(Base):
+    """A queued job whose hint is to be sent, again and again until a worker claims the job."""
+
+    __tablename__ = "outbox"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    due_at: Mapped[float]

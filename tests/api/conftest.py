@@ -1,0 +1,32 @@
+import pytest
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.settings import GatewaySettings
+from storage import migrate
+from storage.interfaces import ModelRecord
+from tests.api.world import Api
+
+MAX_UPLOAD_BYTES = 100_000
+MAX_REQUEST_BYTES = 20_000
+
+
+@pytest.fixture
+def settings(tmp_path):
+    url = f"sqlite:///{tmp_path}/jobs.sqlite"
+    migrate.upgrade(url)
+    return GatewaySettings(
+        database_url=url,
+        artifacts_url=f"file://{tmp_path}/artifacts",
+        max_upload_bytes=MAX_UPLOAD_BYTES,
+        max_request_bytes=MAX_REQUEST_BYTES,
+    )
+
+
+@pytest.fixture
+def api(settings):
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        gateway = client.app.state.gateway
+        gateway.jobs.register_model(ModelRecord("tiny", "llada_v", "r1", "/secret/path"))
+        client.headers["Authorization"] = f"Bearer {gateway.jobs.issue_key('acme')}"
+        yield Api(client, gateway)

@@ -1,0 +1,121 @@
+"""What tests of the gateway do again and again, against real stores."""
+
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from api.gateway import Gateway
+from schemas.artifacts import ArtifactEntry, Manifest
+from storage.keys import artifact_key, manifest_key
+
+RATE = {"rate": 0.5, "successes": 1, "scored": 2, "failed": 0, "ci95": [0.1, 0.9]}
+REPORT = {
+    "evaluation": {
+        "before": {"asr_with_trigger": RATE},
+        "after": {"asr_with_trigger": RATE},
+        "relative_clean_performance": 1.0,
+    },
+    "samples": {"total": 2, "rewritten": 1, "passed_through": 0, "quarantined": 1},
+    "quarantined": [{"id": "s1", "reason": "image is broken"}],
+    "stages": [{"name": "ingest", "seconds": 0.1, "reused": False}],
+    "settings": {"mask_ratio": 0.45},
+    "seeds": {"job": 0},
+    "versions": {},
+    "hashes": {},
+    "content_sha256": "ab" * 32,
+}
+ARTIFACTS = {
+    "report.json": (json.dumps(REPORT).encode(), "application/json"),
+    "report.html": (b"<!doctype html><title>Report</title>", "text/html"),
+    "mm_projector.safetensors": (bytes(range(256)) * 40, "application/octet-stream"),
+}
+
+
+@dataclass(frozen=True)
+class Api:
+    """A client that holds a key of tenant `acme`, and the gateway behind it."""
+
+    client: TestClient
+    gateway: Gateway
+
+    def upload(self, data: bytes | None = None, purpose: str = "fine-tune", **headers: str) -> Any:
+        files = {"file": ("data.zip", zip_archive() if data is None else data)}
+        return self.client.post(
+            "/v1/files", files=files, data={"purpose": purpose}, headers=headers
+        )
+
+    def file_id(self) -> str:
+        return self.upload().json()["id"]
+
+    def create(self, headers: dict[str, str] | None = None, **fields: object) -> Any:
+        body = {"model": "tiny", **fields}
+        if "training_file" not in body:
+            body["training_file"] = self.file_id()
+        return self.client.post("/v1/defense/jobs", json=body, headers=headers)
+
+    def job_id(self, **fields: object) -> str:
+        return self.create(**fields).json()["id"]
+
+    def finished_job(self) -> str:
+        """Publish `ARTIFACTS` as a worker would."""
+        job_id = self.job_id()
+        claim = self.gateway.jobs.claim("worker", lease_s=60.0, job_id=job_id)
+        entries = []
+        for name, (data, media_type) in ARTIFACTS.items():
+            key = artifact_key(claim.tenant, job_id, claim.attempt, name)
+            blob = self.gateway.artifacts.put_stream(key, [data])
+            entries.append(
+                ArtifactEntry(
+                    name=name,
+                    bytes=blob.bytes,
+                    sha256=blob.sha256,
+                    media_type=media_type,
+                    key=key,
+                )
+            )
+        key = manifest_key(claim.tenant, job_id)
+        manifest = Manifest(job_id=job_id, attempt=claim.attempt, artifacts=entries)
+        self.gateway.artifacts.create(key, manifest.model_dump_json().encode())
+        self.gateway.jobs.succeed(claim, key, {})
+        return job_id
+
+    def stranger(self, *scopes: str) -> dict[str, str]:
+        """Return the headers of a key of another tenant."""
+        token = self.gateway.jobs.issue_key("globex", scopes or ("read", "submit"))
+        return {"Authorization": f"Bearer {token}"}
+
+
+def zip_archive(text: bytes = b"[]") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("data.json", text)
+    return buffer.getvalue()
+
+
+def tar_archive(mode: str = "w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        member = tarfile.TarInfo("data.json")
+        member.size = 2
+        archive.addfile(member, io.BytesIO(b"[]"))
+    return buffer.getvalue()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def assert_problem(response: Any, status: int, code: str, param: str | None = None) -> None:
+    """Check an error in both of its dialects."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert (body["status"], body["error"]["code"], body["error"]["param"]) == (status, code, param)
+    assert body["type"] == f"urn:disp:error:{code}"
+    assert body["title"] and body["detail"] == body["error"]["message"] != ""

@@ -1,0 +1,165 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from client.errors import IntegrityError, NotAuthorised, NotFound, Refused, Unavailable
+from client.sdk import Client
+from schemas.errors import ErrorCode
+from schemas.jobs import Job, JobStatus
+from schemas.requests import DefenseJobCreate
+from tests.client.conftest import Service
+
+RequestFor = Callable[[str], DefenseJobCreate]
+
+
+def submit(client: Client, dataset: Path) -> Job:
+    file = client.upload(dataset)
+    return client.create_job(DefenseJobCreate(model="tiny", training_file=file.id))
+
+
+def finished(service: Service, dataset: Path) -> tuple[Client, Job]:
+    client = service.client()
+    job = submit(client, dataset)
+    service.work("succeed")
+    return client, client.wait(job.id)
+
+
+def times(count: int, error: Exception) -> Callable[[object], None]:
+    left = [error] * count
+
+    def fail(_: object) -> None:
+        if left:
+            raise left.pop()
+
+    return fail
+
+
+def test_an_uploaded_dataset_comes_back_purified_with_its_report(
+    service: Service, dataset: Path, tmp_path: Path
+) -> None:
+    client, job = finished(service, dataset)
+
+    assert job.status is JobStatus.SUCCEEDED
+    paths = {path.name: path for path in client.fetch(job.id, tmp_path / "out")}
+    assert paths["purified_dataset.zip"].read_bytes() == dataset.read_bytes()
+    assert paths["mm_projector.safetensors"].read_bytes() == b"projector"
+    report = client.report(job.id)
+    assert (
+        report.model_dump(mode="json")["samples"]
+        == json.loads(paths["report.json"].read_text())["samples"]
+    )
+
+
+def test_events_come_in_order_once_and_end_with_the_job(service: Service, dataset: Path) -> None:
+    client, job = finished(service, dataset)
+    events = list(client.events(job.id))
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert "job succeeded" in events[-1].message
+
+
+def test_events_go_on_behind_the_last_one_seen(service: Service, dataset: Path) -> None:
+    client, job = finished(service, dataset)
+    first, *rest = client.events(job.id)
+    assert list(client.events(job.id, after=first.id)) == rest
+
+
+def test_a_job_is_created_once_although_the_first_answer_was_lost(
+    service: Service, dataset: Path
+) -> None:
+    client = service.client()
+    file = client.upload(dataset)
+    service.wire.after = times(1, httpx2.ReadError("connection reset"))
+    job = client.create_job(DefenseJobCreate(model="tiny", training_file=file.id))
+    assert [other.id for other in client.jobs().data] == [job.id]
+
+
+def test_a_gateway_that_restarts_goes_unnoticed(service: Service, dataset: Path) -> None:
+    client = service.client()
+    job = submit(client, dataset)
+    service.wire.before = times(3, httpx2.ConnectError("refused"))
+    assert client.job(job.id).id == job.id
+
+
+def test_a_service_that_stays_away_is_unavailable(service: Service) -> None:
+    client = service.client(patience_s=0.3)
+    service.wire.before = times(100, httpx2.ConnectError("refused"))
+    with pytest.raises(Unavailable, match="refused"):
+        client.models()
+
+
+def test_an_upload_that_broke_off_midway_is_not_repeated_by_itself(
+    service: Service, dataset: Path
+) -> None:
+    client = service.client()
+    service.wire.after = times(1, httpx2.ReadError("connection reset"))
+    with pytest.raises(Unavailable):
+        client.upload(dataset)
+    assert len(service.wire.seen) == 1
+
+
+def test_a_download_goes_on_where_it_was_cut_off(
+    service: Service, dataset: Path, tmp_path: Path
+) -> None:
+    client, job = finished(service, dataset)
+    entry = next(e for e in client.artifacts(job.id).artifacts if e.name == "purified_dataset.zip")
+    part = tmp_path / f".{entry.name}.{entry.sha256[:12]}.part"
+    part.write_bytes(dataset.read_bytes()[:10])
+
+    path = client.fetch_artifact(job.id, entry, tmp_path / entry.name)
+
+    assert service.wire.seen[-1].headers["range"] == "bytes=10-"
+    assert path.read_bytes() == dataset.read_bytes() and not part.exists()
+
+
+def test_a_download_with_wrong_bytes_never_gets_the_artifacts_name(
+    service: Service, dataset: Path, tmp_path: Path
+) -> None:
+    client, job = finished(service, dataset)
+    entry = next(e for e in client.artifacts(job.id).artifacts if e.name == "purified_dataset.zip")
+    part = tmp_path / f".{entry.name}.{entry.sha256[:12]}.part"
+    part.write_bytes(b"not these" + b"!")
+    path = tmp_path / entry.name
+
+    with pytest.raises(IntegrityError):
+        client.fetch_artifact(job.id, entry, path)
+    assert not path.exists()
+    assert client.fetch_artifact(job.id, entry, path).read_bytes() == dataset.read_bytes()
+
+
+def test_what_lies_there_already_is_not_downloaded_again(
+    service: Service, dataset: Path, tmp_path: Path
+) -> None:
+    client, job = finished(service, dataset)
+    client.fetch(job.id, tmp_path / "out")
+    service.wire.seen.clear()
+    client.fetch(job.id, tmp_path / "out")
+    assert [request.url.path.rsplit("/", 1)[-1] for request in service.wire.seen] == ["artifacts"]
+
+
+def test_a_wrong_key_is_not_authorised(service: Service) -> None:
+    with pytest.raises(NotAuthorised) as caught:
+        service.client(api_key="disp_nobody").models()
+    assert caught.value.code is ErrorCode.UNAUTHENTICATED
+
+
+def test_an_unknown_job_is_not_found(service: Service) -> None:
+    with pytest.raises(NotFound):
+        service.client().job("job_" + "0" * 32)
+
+
+def test_an_unknown_model_is_refused_with_its_code(service: Service, dataset: Path) -> None:
+    client = service.client()
+    file = client.upload(dataset)
+    with pytest.raises(Refused) as caught:
+        client.create_job(DefenseJobCreate(model="no-such-model", training_file=file.id))
+    assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
+
+
+def test_a_cancelled_job_never_runs(service: Service, dataset: Path) -> None:
+    client = service.client()
+    job = submit(client, dataset)
+    assert client.cancel(job.id).status is JobStatus.CANCELLED
+    assert service.store.claim("runner", lease_s=1.0) is None

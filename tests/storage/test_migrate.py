@@ -1,0 +1,55 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect
+
+from storage import migrate
+from storage.connect import open_job_store
+from storage.errors import MigrationMissing
+from storage.sql.engine import open_engine
+from storage.sql.tables import Base
+
+
+def test_the_migrations_lead_to_the_tables_that_the_code_declares(database):
+    engine = open_engine(database)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        columns = {
+            table: {(c["name"], c["nullable"]) for c in inspect(connection).get_columns(table)}
+            for table in Base.metadata.tables
+        }
+    for name, table in Base.metadata.tables.items():
+        assert columns[name] == {(c.name, c.nullable) for c in table.columns}
+    engine.dispose()
+
+
+def test_processes_that_migrate_at_once_do_not_disturb_one_another(tmp_path):
+    url = f"sqlite:///{tmp_path}/new.sqlite"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(migrate.upgrade, [url] * 4))
+    open_job_store(url).close()
+
+
+def test_a_database_that_was_never_migrated_is_refused(tmp_path):
+    with pytest.raises(MigrationMissing):
+        open_job_store(f"sqlite:///{tmp_path}/empty.sqlite")
+
+
+def test_sqlite_is_durable_and_patient(database):
+    engine = open_engine(database)
+    with engine.connect() as connection:
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
+        }
+    engine.dispose()
+    full = 2
+    assert pragmas == {
+        "journal_mode": "wal",
+        "synchronous": full,
+        "busy_timeout": 30000,
+        "foreign_keys": 1,
+    }

@@ -1,0 +1,171 @@
+"""A small engine that speaks the protocol and fails in the way its first argument names.
+
+`python scripted_engine.py SCRIPT SPEC.json`: a program of its own, so that signals, pipes and exit
+statuses are the real ones.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PROJECTOR = b"projector"
+
+
+def say(**message: Any) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def leave_when_orphaned() -> None:
+    def watch() -> None:
+        while os.read(0, 1):  # not sys.stdin: its lock would be held while Python shuts down
+            pass
+        os._exit(75)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def report(spec: dict[str, Any]) -> dict[str, Any]:
+    measured = {"asr_with_trigger": {"rate": 0.5, "successes": 1, "scored": 2, "failed": 0}}
+    return {
+        "evaluation": {"before": measured, "after": measured},
+        "samples": {"total": 1, "rewritten": 1, "passed_through": 0, "quarantined": 0},
+        "stages": [{"name": "purify", "seconds": 0.1, "reused": False}],
+        "settings": spec["method"],
+        "seeds": {"seed": spec["seed"]},
+        "versions": {},
+        "hashes": {},
+        "content_sha256": "0" * 64,
+    }
+
+
+def write_outputs(spec: dict[str, Any]) -> None:
+    out = Path(spec["out_dir"])
+    (out / "purified_dataset.zip").write_bytes(Path(spec["training_file"]).read_bytes())
+    (out / "mm_projector.safetensors").write_bytes(PROJECTOR)
+    (out / "report.json").write_text(json.dumps(report(spec)))
+    (out / "report.html").write_text("<p>report</p>")
+    (out / "samples.jsonl").write_text("{}\n")
+
+
+def ingest() -> None:
+    say(type="stage", stage="ingest", status="running")
+    say(type="progress", stage="ingest", done=4, total=4, unit="samples")
+    say(type="stage", stage="ingest", status="succeeded", seconds=0.5, reused=False)
+
+
+def succeed(spec: dict[str, Any]) -> int:
+    ingest()
+    say(type="stage", stage="fine_tune", status="running")
+    say(type="metric", stage="fine_tune", step=10, values={"loss": 0.5})
+    say(type="message", level="warn", stage="fine_tune", text="a word of warning")
+    say(type="stage", stage="fine_tune", status="succeeded", seconds=0.1, reused=True)
+    write_outputs(spec)
+    say(type="done")
+    return 0
+
+
+def crash(spec: dict[str, Any]) -> int:
+    ingest()
+    print("last words before the crash", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def crash_once(spec: dict[str, Any]) -> int:
+    marker = Path(spec["work_dir"]) / "crashed"
+    if marker.exists():
+        return succeed(spec)
+    marker.touch()
+    return crash(spec)
+
+
+def break_down(spec: dict[str, Any]) -> int:
+    ingest()
+    say(type="error", code="engine_error", message="the optimiser exploded")
+    return 1
+
+
+def refuse(spec: dict[str, Any]) -> int:
+    say(type="stage", stage="ingest", status="running")
+    say(type="error", code="invalid_dataset", message="no LLaVA JSON", param="training_file")
+    return 2
+
+
+def babble(spec: dict[str, Any]) -> int:
+    print("Loading weights: 100%", flush=True)
+    sys.stdout.buffer.write(b"\xff\xfe{not json\n" + b"x" * 3_000_000 + b"\n")
+    say(type="stage", stage="no_such_stage", status="running")
+    return succeed(spec)
+
+
+def lie(spec: dict[str, Any]) -> int:
+    ingest()
+    say(type="done")
+    return 0
+
+
+def leave_silently(spec: dict[str, Any]) -> int:
+    ingest()
+    write_outputs(spec)
+    return 0
+
+
+def work_until_asked(spec: dict[str, Any]) -> int:
+    ingest()
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    say(type="stage", stage="purify", status="running")
+    done = 0
+    while not asked.wait(0.05):
+        done += 1
+        say(type="progress", stage="purify", done=done, total=10_000, unit="samples")
+    return 75
+
+
+def hang(spec: dict[str, Any]) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ingest()
+    time.sleep(600)
+    return 0
+
+
+def leave_a_helper(spec: dict[str, Any]) -> int:
+    """The helper inherits stdout and would keep the pipe open for ten minutes."""
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    return succeed(spec)
+
+
+def show_environment(spec: dict[str, Any]) -> int:
+    say(type="message", level="info", text=json.dumps(dict(os.environ)))
+    return succeed(spec)
+
+
+SCRIPTS: dict[str, Callable[[dict[str, Any]], int]] = {
+    function.__name__: function
+    for function in (
+        succeed,
+        crash,
+        crash_once,
+        break_down,
+        refuse,
+        babble,
+        lie,
+        leave_silently,
+        work_until_asked,
+        hang,
+        leave_a_helper,
+        show_environment,
+    )
+}
+
+
+if __name__ == "__main__":
+    leave_when_orphaned()
+    sys.exit(SCRIPTS[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text())))

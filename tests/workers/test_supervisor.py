@@ -1,0 +1,251 @@
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from schemas.artifacts import Manifest
+from schemas.jobs import JobStatus, StageName, StepStatus
+from storage.keys import manifest_key
+from tests.workers.conftest import DATA, TENANT, Bench
+from workers.context import Outcome
+from workers.publication import publish
+from workers.supervisor import Workplace, supervise
+
+Wait = Callable[[Callable[[], bool]], None]
+
+
+def run(bench: Bench, script: str, stop: threading.Event | None = None) -> Outcome:
+    return supervise(bench.claim(), bench.running(script), stop or threading.Event())
+
+
+def manifest(bench: Bench) -> Manifest:
+    data = bench.workplace.artifacts.get(manifest_key(TENANT, bench.job_id))
+    return Manifest.model_validate_json(data)
+
+
+def test_a_finished_engine_makes_a_succeeded_job_whose_manifest_lists_every_artifact(
+    bench: Bench,
+) -> None:
+    assert run(bench, "succeed") is Outcome.SUCCEEDED
+
+    job = bench.job()
+    assert job.status is JobStatus.SUCCEEDED
+    assert job.result is not None and job.result["samples"]["rewritten"] == 1
+    entries = {entry.name: entry for entry in manifest(bench).artifacts}
+    assert set(entries) == {
+        "purified_dataset.zip",
+        "mm_projector.safetensors",
+        "report.json",
+        "report.html",
+        "samples.jsonl",
+    }
+    dataset = entries["purified_dataset.zip"]
+    assert dataset.sha256 == hashlib.sha256(DATA).hexdigest() and dataset.bytes == len(DATA)
+    assert bench.workplace.artifacts.get(dataset.key) == DATA
+
+
+def test_what_the_engine_says_becomes_steps_events_and_metrics(bench: Bench) -> None:
+    run(bench, "succeed")
+
+    steps = {step.name: step for step in bench.job().steps}
+    ingest, fine_tune = steps[StageName.INGEST], steps[StageName.FINE_TUNE]
+    assert (ingest.status, ingest.done, ingest.total) == (StepStatus.SUCCEEDED, 4, 4)
+    assert (fine_tune.status, fine_tune.reused) == (StepStatus.SUCCEEDED, True)
+    texts = [event.message for event in bench.events()]
+    assert "ingest finished in 0.5 s" in texts
+    assert "a word of warning" in texts
+    (metric,) = bench.store.list_metrics(TENANT, bench.job_id).data
+    assert (metric.stage, metric.step, metric.values) == (StageName.FINE_TUNE, 10, {"loss": 0.5})
+
+
+def test_the_engine_is_told_paths_and_settings_but_no_secret(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISP_DATABASE_URL", "postgresql://user:password@host/db")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    run(bench, "show_environment")
+
+    (shown,) = [event.message for event in bench.events() if event.message.startswith("{")]
+    environment = json.loads(shown)
+    assert environment["OMP_NUM_THREADS"] == "1" and environment["HF_HUB_OFFLINE"] == "1"
+    assert "DISP_DATABASE_URL" not in environment and "AWS_SECRET_ACCESS_KEY" not in environment
+    (spec_path,) = bench.workplace.settings.work_dir.rglob("spec.json")
+    spec = json.loads(spec_path.read_text())
+    assert spec["seed"] == 7 and spec["model_dir"] == "/models/t"
+    assert spec["method"] == {"type": "disp", "hyperparameters": {}}
+
+
+def test_a_refused_dataset_fails_the_job_with_the_engines_own_code(bench: Bench) -> None:
+    assert run(bench, "refuse") is Outcome.FAILED
+
+    job = bench.job()
+    assert job.status is JobStatus.FAILED and job.error is not None
+    assert (job.error.code, job.error.param) == ("invalid_dataset", "training_file")
+    assert {step.name: step.status for step in job.steps}[StageName.INGEST] is StepStatus.FAILED
+
+
+def test_a_killed_engine_leaves_the_job_leased_with_its_last_words_in_an_event(
+    bench: Bench,
+) -> None:
+    assert run(bench, "crash") is Outcome.ENGINE_LOST
+
+    assert bench.job().status is JobStatus.VALIDATING_FILES
+    death = bench.events()[-1]
+    assert death.level == "error" and death.data["exit_status"] == -9
+    assert "last words before the crash" in death.data["log_tail"]
+
+
+def test_the_same_owner_takes_a_crashed_job_back_and_finishes_it(bench: Bench) -> None:
+    assert run(bench, "crash_once") is Outcome.ENGINE_LOST
+    assert run(bench, "crash_once") is Outcome.SUCCEEDED
+    assert bench.job().attempt == 2 and manifest(bench).attempt == 2
+
+
+def test_an_engine_that_always_dies_is_given_up_after_three_losses_without_progress(
+    bench: Bench,
+) -> None:
+    attempts = 0
+    while (claim := bench.store.claim("runner", lease_s=2.0)) is not None:
+        supervise(claim, bench.running("break_down"), threading.Event())
+        attempts += 1
+
+    job = bench.job()
+    assert job.status is JobStatus.FAILED and job.error is not None
+    assert job.error.code == "worker_lost" and 4 <= attempts <= 5
+    assert any("the optimiser exploded" in event.message for event in bench.events())
+
+
+def test_lines_that_are_no_messages_are_ignored_and_reported_once(bench: Bench) -> None:
+    assert run(bench, "babble") is Outcome.SUCCEEDED
+    warnings = [event for event in bench.events() if "no message of its protocol" in event.message]
+    assert len(warnings) == 1
+
+
+def test_done_without_output_fails_the_job_and_publishes_nothing(bench: Bench) -> None:
+    assert run(bench, "lie") is Outcome.FAILED
+    job = bench.job()
+    assert job.error is not None and job.error.code == "engine_error"
+    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id))
+
+
+def test_output_without_done_is_not_believed(bench: Bench) -> None:
+    assert run(bench, "leave_silently") is Outcome.ENGINE_LOST
+    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id))
+
+
+def test_a_helper_that_outlives_its_engine_does_not_hold_up_the_job(bench: Bench) -> None:
+    started = time.monotonic()
+    assert run(bench, "leave_a_helper") is Outcome.SUCCEEDED
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("script", ["work_until_asked", "hang"])
+def test_a_cancelled_job_ends_its_engine_even_one_that_ignores_sigterm(
+    bench: Bench, eventually: Wait, script: str
+) -> None:
+    claim = bench.claim()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_cancel_once_ingested, bench, eventually)
+        outcome = supervise(claim, bench.running(script), threading.Event())
+    assert outcome is Outcome.CANCELLED
+    assert bench.job().status is JobStatus.CANCELLED
+
+
+def test_a_shutdown_hands_the_job_back_without_counting_a_loss(
+    bench: Bench, eventually: Wait
+) -> None:
+    stop = threading.Event()
+    claim = bench.claim()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: (eventually(lambda: _ingested(bench)), stop.set()))
+        outcome = supervise(claim, bench.running("work_until_asked"), stop)
+    assert outcome is Outcome.RELEASED
+    assert bench.job().status is JobStatus.QUEUED
+
+
+def test_an_attempt_that_lost_its_lease_kills_the_engine_and_publishes_nothing(
+    bench: Bench, eventually: Wait
+) -> None:
+    claim = bench.claim("runner")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: (eventually(lambda: _ingested(bench)), bench.claim("runner")))
+        outcome = supervise(claim, bench.running("work_until_asked"), threading.Event())
+    assert outcome is Outcome.LEASE_LOST
+    assert bench.job().attempt == 2 and bench.job().status is JobStatus.VALIDATING_FILES
+    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id))
+
+
+def test_an_engine_that_falls_silent_for_too_long_is_lost(bench: Bench) -> None:
+    impatient = bench.workplace.settings.model_copy(update={"silence_s": 0.5})
+    workplace = replace(bench.running("hang"), settings=impatient)
+    assert supervise(bench.claim(), workplace, threading.Event()) is Outcome.ENGINE_LOST
+
+
+def test_a_job_whose_manifest_exists_is_finished_without_running_the_engine_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die_between_manifest_and_verdict(*_: object) -> None:
+        raise ConnectionError("the database went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bench.store), "succeed", die_between_manifest_and_verdict)
+        with pytest.raises(ConnectionError):
+            run(bench, "succeed")
+    assert run(bench, "crash") is Outcome.SUCCEEDED
+    assert bench.job().attempt == 2 and manifest(bench).attempt == 1
+
+
+def test_the_loser_of_two_publications_adopts_the_winners_manifest(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rival = Manifest(job_id=bench.job_id, attempt=99, artifacts=[])
+
+    def publish_after_a_rival(artifacts, out_dir, context):  # type: ignore[no-untyped-def]
+        ours = publish(artifacts, out_dir, context)
+        entries = [entry.model_copy() for entry in ours.manifest.artifacts]
+        artifacts.delete(ours.key)
+        won = rival.model_copy(update={"artifacts": entries})
+        artifacts.create(ours.key, won.model_dump_json().encode())
+        return publish(artifacts, out_dir, context)
+
+    monkeypatch.setattr("workers.supervisor.publish", publish_after_a_rival)
+    assert run(bench, "succeed") is Outcome.SUCCEEDED
+    assert manifest(bench).attempt == 99
+
+
+def test_corrupted_bytes_of_an_upload_are_never_given_to_the_engine(bench: Bench) -> None:
+    inputs = bench.store.job_inputs(bench.claim())
+    bench.workplace.artifacts.put_stream(inputs.training.key, [b"something else"])
+    assert run(bench, "succeed") is Outcome.FAILED
+    job = bench.job()
+    assert job.error is not None and "sha256" in job.error.message
+
+
+def test_a_silent_database_is_a_lost_lease_once_the_lease_has_run_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = bench.claim()
+    workplace: Workplace = bench.running("work_until_asked")
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to the database")
+
+    monkeypatch.setattr(type(bench.store), "heartbeat", away)
+    monkeypatch.setattr(type(bench.store), "record", away)
+    assert supervise(claim, workplace, threading.Event()) is Outcome.LEASE_LOST
+
+
+def _ingested(bench: Bench) -> bool:
+    return bench.job().steps[0].status is StepStatus.SUCCEEDED
+
+
+def _cancel_once_ingested(bench: Bench, eventually: Wait) -> None:
+    eventually(lambda: _ingested(bench))
+    bench.store.request_cancel(TENANT, bench.job_id)

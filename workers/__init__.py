@@ -1,0 +1,1 @@
+"""Ids in, one engine run, artifacts out."""

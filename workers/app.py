@@ -1,0 +1,53 @@
+"""The Celery application: a message is only a hint that a job may be claimed.
+
+The SQL lease owns redelivery, so messages are acknowledged early and never prefetched; the
+broker's visibility timeout can then duplicate nothing. Run one node per GPU with
+REMAP_SIGTERM=SIGQUIT: `celery -A workers.app worker -n gpu0@%h -Q disp.gpu -c 1`.
+"""
+
+from celery import Celery
+from celery.signals import setup_logging
+
+from schemas.tasks import QUEUE
+from workers.logs import configure_logs
+from workers.settings import worker_settings
+
+VISIBILITY_TIMEOUT_S = 43200
+
+app = Celery("disp", broker=worker_settings().broker_url, include=["workers.tasks.defense"])
+app.conf.update(
+    task_serializer="json",
+    accept_content=["json"],
+    task_ignore_result=True,
+    result_backend=None,
+    task_acks_late=False,
+    worker_disable_prefetch=True,
+    worker_prefetch_multiplier=1,
+    worker_concurrency=1,
+    worker_pool="prefork",
+    worker_pool_start_method="spawn",  # CUDA does not survive a fork
+    worker_max_tasks_per_child=1,
+    worker_proc_alive_timeout=60.0,
+    worker_soft_shutdown_timeout=120.0,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options={
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "health_check_interval": 25,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "global_keyprefix": "disp:",
+    },
+    visibility_timeout=VISIBILITY_TIMEOUT_S,
+    task_publish_retry_policy={"max_retries": 3, "interval_max": 1},
+    task_default_queue=QUEUE,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+)
+
+
+@setup_logging.connect
+def _configure_logs(**_: object) -> None:
+    configure_logs()

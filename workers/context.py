@@ -1,0 +1,102 @@
+"""The lease of one claimed job: a thread renews it, everyone else asks whether to go on."""
+
+import threading
+import time
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from storage.interfaces import Claim, Directive, LeaseStore
+
+log = structlog.get_logger()
+
+
+class Outcome(StrEnum):
+    """How an attempt ended; after the last two, somebody else decides what becomes of the job."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+    LEASE_LOST = "lease_lost"
+    ENGINE_LOST = "engine_lost"
+
+
+class Halted(Exception):
+    """The attempt must stop here; `outcome` says why."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+class JobContext:
+    """Heartbeats while it is open; an unreachable database counts as a lost lease in the end."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        claim: Claim,
+        *,
+        lease_s: float,
+        heartbeat_s: float,
+        stop: threading.Event,
+    ) -> None:
+        self.claim = claim
+        self._store = store
+        self._lease_s = lease_s
+        self._heartbeat_s = heartbeat_s
+        self._stop = stop
+        self._closed = threading.Event()
+        self._directive = Directive.CONTINUE
+        self._renewed_at = time.monotonic()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    @property
+    def halt(self) -> Outcome | None:
+        """Why to stop, or None: a lost lease outranks a cancellation, that a shutdown."""
+        if self._directive is Directive.LOST:
+            return Outcome.LEASE_LOST
+        if self._directive is Directive.CANCEL:
+            return Outcome.CANCELLED
+        return Outcome.RELEASED if self._stop.is_set() else None
+
+    def should_abort(self) -> bool:
+        """Whether the attempt has to stop."""
+        return self.halt is not None
+
+    def check(self) -> None:
+        """Raise `Halted` when the attempt has to stop."""
+        if (outcome := self.halt) is not None:
+            raise Halted(outcome)
+
+    def _keep(self) -> None:
+        while self._directive is not Directive.LOST and not self._closed.wait(self._heartbeat_s):
+            self._beat()
+
+    def _beat(self) -> None:
+        asked_at = time.monotonic()
+        try:
+            self._directive = self._store.heartbeat(self.claim, lease_s=self._lease_s)
+        except Exception as error:  # whatever the driver raises, the clock decides
+            log.warning("heartbeat_failed", error=repr(error))
+            if asked_at - self._renewed_at >= self._lease_s:
+                self._directive = Directive.LOST
+        else:
+            self._renewed_at = asked_at

@@ -1,0 +1,99 @@
+"""Artifacts become visible all at once: by one create-only manifest, after they are all stored."""
+
+import mimetypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.artifacts import ArtifactEntry, Manifest
+from schemas.reports import Report
+from storage.errors import AlreadyExists, NotFound
+from storage.interfaces import ArtifactStore, Claim
+from storage.keys import artifact_key, manifest_key
+from workers.context import JobContext
+
+REPORT = "report.json"
+REQUIRED = frozenset({"mm_projector.safetensors", REPORT, "report.html", "samples.jsonl"})
+DATASETS = frozenset({"purified_dataset.zip", "purified_dataset.tar"})
+MEDIA_TYPES = {
+    ".safetensors": "application/octet-stream",
+    ".jsonl": "application/jsonl",
+    ".zip": "application/zip",
+    ".tar": "application/x-tar",
+}
+
+
+class BadOutput(Exception):
+    """The engine said that it is done, but its output folder does not hold what it should."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """The manifest that counts, ours or an earlier attempt's, and the digest of its report."""
+
+    key: str
+    manifest: Manifest
+    result: dict[str, Any]
+
+
+def adopt(artifacts: ArtifactStore, claim: Claim) -> Publication | None:
+    """Return what an earlier attempt has published, if one has."""
+    key = manifest_key(claim.tenant, claim.job_id)
+    try:
+        manifest = Manifest.model_validate_json(artifacts.get(key))
+    except NotFound:
+        return None
+    return Publication(key, manifest, _result(artifacts, manifest))
+
+
+def publish(artifacts: ArtifactStore, out_dir: Path, context: JobContext) -> Publication:
+    """Store every artifact, then the manifest; whoever wrote the manifest first has won."""
+    claim = context.claim
+    _check_output(out_dir)
+    entries = []
+    for path in sorted(out_dir.iterdir()):
+        context.check()
+        entries.append(_store(artifacts, claim, path))
+    manifest = Manifest(job_id=claim.job_id, attempt=claim.attempt, artifacts=entries)
+    context.check()
+    key = manifest_key(claim.tenant, claim.job_id)
+    try:
+        artifacts.create(key, manifest.model_dump_json(indent=2).encode())
+    except AlreadyExists:
+        manifest = Manifest.model_validate_json(artifacts.get(key))
+    return Publication(key, manifest, _result(artifacts, manifest))
+
+
+def _check_output(out_dir: Path) -> None:
+    paths = list(out_dir.iterdir())
+    names = {path.name for path in paths if path.is_file() and not path.is_symlink()}
+    if missing := REQUIRED - names:
+        raise BadOutput(f"missing: {', '.join(sorted(missing))}")
+    if len(names & DATASETS) != 1 or len(names) != len(paths):
+        raise BadOutput(f"unexpected content: {', '.join(sorted(path.name for path in paths))}")
+    try:
+        Report.model_validate_json((out_dir / REPORT).read_bytes())
+    except ValidationError as error:
+        raise BadOutput(f"{REPORT}: {error}") from error
+
+
+def _store(artifacts: ArtifactStore, claim: Claim, path: Path) -> ArtifactEntry:
+    key = artifact_key(claim.tenant, claim.job_id, claim.attempt, path.name)
+    blob = artifacts.put_file(key, path)
+    guessed = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return ArtifactEntry(
+        name=path.name,
+        bytes=blob.bytes,
+        sha256=blob.sha256,
+        media_type=MEDIA_TYPES.get(path.suffix, guessed),
+        key=key,
+    )
+
+
+def _result(artifacts: ArtifactStore, manifest: Manifest) -> dict[str, Any]:
+    """What the job row says of its report."""
+    entry = next(entry for entry in manifest.artifacts if entry.name == REPORT)
+    report = Report.model_validate_json(artifacts.get(entry.key))
+    return report.model_dump(mode="json", include={"evaluation", "samples", "content_sha256"})

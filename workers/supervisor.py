@@ -1,0 +1,251 @@
+"""One attempt at one job, from claim to verdict.
+
+The supervisor owns database and store; the engine, a child process, sees only files. Whatever
+kills either of them, the job's lease runs out (or the same owner claims again) and the next
+attempt finds the engine's finished stages in the work folder.
+"""
+
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from schemas.errors import ErrorCode
+from schemas.jobs import JobError, JobStatus
+from storage.errors import LeaseLost
+from storage.interfaces import ArtifactStore, Claim, EventDraft, JobInputs, LeaseStore
+from workers.context import Halted, JobContext, Outcome
+from workers.engine_process import EngineProcess
+from workers.inputs import InputCorrupted, materialise
+from workers.publication import BadOutput, Publication, adopt, publish
+from workers.settings import WorkerSettings
+from workers.translate import Journal
+
+log = structlog.get_logger()
+
+ENGINE_COMMAND = (sys.executable, "-m", "disp_engine")
+EXIT_DONE, EXIT_INPUT_AT_FAULT, EXIT_STOPPED = 0, 2, 75
+TICK_S = 0.2
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Everything an attempt needs that is not the job."""
+
+    store: LeaseStore
+    artifacts: ArtifactStore
+    settings: WorkerSettings
+    engine_command: Sequence[str] = ENGINE_COMMAND
+
+
+@dataclass(frozen=True)
+class AttemptFolder:
+    """Where one attempt works; `cache` outlives it and is shared by the tenant's jobs."""
+
+    root: Path
+    cache: Path
+    inputs: Path
+
+    @classmethod
+    def of(cls, work_dir: Path, claim: Claim) -> "AttemptFolder":
+        """The folders of a claim's attempt."""
+        tenant = work_dir.resolve() / claim.tenant
+        root = tenant / "jobs" / claim.job_id / f"attempt-{claim.attempt}"
+        return cls(root=root, cache=tenant / "cache", inputs=tenant / "inputs")
+
+    @property
+    def out(self) -> Path:
+        """Where the engine puts its artifacts; gone after the attempt."""
+        return self.root / "out"
+
+    @property
+    def log(self) -> Path:
+        """What the engine wrote to stderr; kept."""
+        return self.root / "engine.log"
+
+    def prepare(self) -> None:
+        """Make the folders; a job's earlier attempts are dead and leave only their logs."""
+        for folder in (self.out, self.cache):
+            folder.mkdir(parents=True, exist_ok=True)
+        for earlier in self.root.parent.glob("attempt-*/out"):
+            if earlier != self.out:
+                shutil.rmtree(earlier, ignore_errors=True)
+
+
+def supervise(claim: Claim, workplace: Workplace, stop: threading.Event) -> Outcome:
+    """Run one attempt; call it in the main thread. `stop` set: save, hand the job back, return."""
+    settings = workplace.settings
+    context = JobContext(
+        workplace.store,
+        claim,
+        lease_s=settings.lease_s,
+        heartbeat_s=settings.heartbeat_s,
+        stop=stop,
+    )
+    with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
+        log.info("attempt_started", tenant=claim.tenant)
+        with context:
+            outcome = _settle(context, workplace)
+        log.info("attempt_ended", outcome=outcome.value)
+    return outcome
+
+
+def _settle(context: JobContext, workplace: Workplace) -> Outcome:
+    """Give the job the verdict that the attempt came to."""
+    store, claim = workplace.store, context.claim
+    try:
+        try:
+            publication = _attempt(context, workplace)
+            store.succeed(claim, publication.key, publication.result)
+            return Outcome.SUCCEEDED
+        except _Failed as failure:
+            store.fail(claim, failure.error)
+            return Outcome.FAILED
+        except Halted as halted:
+            return _halt(store, claim, halted.outcome)
+        except SystemExit:  # Celery's way of ending a task that has used up its grace
+            _halt(store, claim, Outcome.RELEASED)
+            raise
+    except LeaseLost:
+        return Outcome.LEASE_LOST
+
+
+def _halt(store: LeaseStore, claim: Claim, outcome: Outcome) -> Outcome:
+    if outcome is Outcome.CANCELLED:
+        store.mark_cancelled(claim)
+    elif outcome is Outcome.RELEASED:
+        store.release(claim)
+    return outcome
+
+
+class _Failed(Exception):
+    """The job cannot succeed, however often it is tried."""
+
+    def __init__(self, error: JobError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def _attempt(context: JobContext, workplace: Workplace) -> Publication:
+    context.check()
+    published = adopt(workplace.artifacts, context.claim)
+    if published is not None:
+        return published
+    folder = AttemptFolder.of(workplace.settings.work_dir, context.claim)
+    folder.prepare()
+    try:
+        spec_path = _write_spec(context, workplace, folder)
+        _run_engine(context, workplace, folder, spec_path)
+        return publish(workplace.artifacts, folder.out, context)
+    except (BadOutput, InputCorrupted) as error:
+        reason = f"{type(error).__doc__} [{error}]"
+        raise _Failed(JobError(code=ErrorCode.ENGINE_ERROR, message=reason)) from error
+    finally:
+        shutil.rmtree(folder.out, ignore_errors=True)
+
+
+def _write_spec(context: JobContext, workplace: Workplace, folder: AttemptFolder) -> Path:
+    inputs = workplace.store.job_inputs(context.claim)
+    files = {
+        name: str(materialise(workplace.artifacts, blob, folder.inputs, context)) if blob else None
+        for name, blob in (
+            ("training_file", inputs.training),
+            ("triggered_file", inputs.triggered),
+            ("clean_file", inputs.clean),
+        )
+    }
+    spec = engine_spec(inputs) | files
+    spec |= {"work_dir": str(folder.cache), "out_dir": str(folder.out)}
+    spec |= {"threads": workplace.settings.engine_threads}
+    path = folder.root / "spec.json"
+    path.write_text(json.dumps(spec, indent=2))
+    return path
+
+
+def engine_spec(inputs: JobInputs) -> dict[str, Any]:
+    """What the engine is asked to do, the files and folders of this machine left open."""
+    request = inputs.request
+    success = request.evaluation.success if request.evaluation else None
+    return {
+        "model_dir": inputs.model.path,
+        "model_id": inputs.model.id,
+        "success": success.model_dump(mode="json") if success else None,
+        "method": request.method.model_dump(mode="json", exclude_none=True),
+        "defaults": dict(inputs.model.defaults),
+        "seed": request.seed,
+    }
+
+
+def _run_engine(
+    context: JobContext, workplace: Workplace, folder: AttemptFolder, spec_path: Path
+) -> None:
+    """Return when the engine has put everything into the output folder; raise otherwise."""
+    journal = Journal(workplace.store, context.claim)
+    journal.set_status(JobStatus.VALIDATING_FILES)
+    engine = EngineProcess([*workplace.engine_command, str(spec_path)], log_path=folder.log)
+    try:
+        _follow(engine, journal, context, workplace.settings)
+    except SystemExit:
+        engine.ask_to_stop(workplace.settings.stop_grace_s)
+        while not engine.finished:
+            engine.read(TICK_S)
+        raise
+    finally:
+        status = engine.reap()
+    _judge(status, journal, context, engine)
+
+
+def _follow(
+    engine: EngineProcess, journal: Journal, context: JobContext, settings: WorkerSettings
+) -> None:
+    heard_at = time.monotonic()
+    while not engine.finished:
+        line = engine.read(TICK_S)
+        if line is not None:
+            heard_at = time.monotonic()
+            journal.take(line)
+        if context.halt is Outcome.LEASE_LOST:
+            raise Halted(Outcome.LEASE_LOST)
+        if context.should_abort():
+            engine.ask_to_stop(settings.stop_grace_s)
+        elif time.monotonic() - heard_at > settings.silence_s:
+            journal.say(EventDraft(f"engine silent for {settings.silence_s:.0f} s", level="warn"))
+            engine.kill()
+        journal.flush_if_due()
+
+
+def _judge(status: int, journal: Journal, context: JobContext, engine: EngineProcess) -> None:
+    """Turn the engine's end into ours."""
+    if status == EXIT_DONE and journal.done:
+        journal.flush()
+        return
+    if context.halt is not None:
+        journal.flush()
+        context.check()
+    if status == EXIT_STOPPED:
+        journal.flush()
+        raise Halted(Outcome.RELEASED)
+    if status == EXIT_INPUT_AT_FAULT and journal.error is not None:
+        journal.fail_stage()
+        journal.flush()
+        raise _Failed(journal.error.job_error())
+    journal.say(_death(status, journal, engine.log_tail()))
+    journal.flush()
+    raise Halted(Outcome.ENGINE_LOST)
+
+
+def _death(status: int, journal: Journal, log_tail: str) -> EventDraft:
+    """What the job's owner reads of an engine that broke; the job will be tried again."""
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    data: dict[str, Any] = {"exit_status": status, "log_tail": log_tail}
+    if journal.error is not None:
+        how = f"failed: {journal.error.message}"
+        data["code"] = journal.error.code
+    return EventDraft(f"the engine {how}", level="error", data=data)

@@ -1,0 +1,1 @@
+"""One file per noun of the API; each task is a thin function for Celery and a plain one."""

@@ -1,0 +1,41 @@
+"""The task behind a defense job: claim it, if it may be claimed, and supervise one attempt."""
+
+import os
+import socket
+import threading
+from functools import lru_cache
+from uuid import uuid4
+
+from schemas.tasks import PURIFY
+from storage.connect import open_artifact_store, open_job_store
+from workers.app import app
+from workers.context import Outcome
+from workers.settings import worker_settings
+from workers.supervisor import Workplace, supervise
+
+
+@app.task(name=PURIFY, ignore_result=True, acks_late=False, max_retries=0)
+def purify(job_id: str) -> None:
+    """What Celery sees; retries are the lease's business."""
+    run_attempt(job_id, workplace())
+
+
+def run_attempt(job_id: str, workplace: Workplace) -> Outcome | None:
+    """Do one attempt; None when the hint was stale and there is nothing to do."""
+    settings = workplace.settings
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex}"
+    claim = workplace.store.claim(
+        owner, lease_s=settings.lease_s, job_id=job_id, max_losses=settings.max_losses
+    )
+    return None if claim is None else supervise(claim, workplace, threading.Event())
+
+
+@lru_cache(maxsize=1)
+def workplace() -> Workplace:
+    """Opened in the process that uses it, never before a fork."""
+    settings = worker_settings()
+    return Workplace(
+        store=open_job_store(settings.database_url),
+        artifacts=open_artifact_store(settings.artifacts_url),
+        settings=settings,
+    )
