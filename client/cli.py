@@ -234,6 +234,7 @@ def purify(
     epochs: Epochs = None,
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Finished stages [OUT.work].")] = None,
     as_json: Json = False,
 ) -> None:
     """Purify a dataset on this machine, without the service."""
@@ -253,7 +254,7 @@ def purify(
         method=build_method(mask_ratio, masking, epochs).model_dump(mode="json", exclude_none=True),
         defaults={},
         seed=seed,
-        work_dir=str(out.resolve() / ".work"),
+        work_dir=str(work.resolve() if work else out.resolve().with_name(f"{out.name}.work")),
         out_dir=str(out.resolve()),
         threads=threads,
     )

@@ -1,6 +1,7 @@
 """Jobs in SQL as the gateway sees them."""
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from schemas.jobs import (
@@ -184,20 +185,24 @@ def drop_hint(session: Session, job: JobRow) -> None:
 
 
 def _reserve(session: Session, tenant: str, idempotency: Idempotency, now: float) -> Job | None:
-    """Return the earlier answer, or insert the key: on PostgreSQL a rival waits for our commit."""
-    row = session.get(IdempotencyRow, (tenant, idempotency.key), with_for_update=True)
-    if row is None:
-        session.add(
-            IdempotencyRow(
-                tenant=tenant,
-                key=idempotency.key,
-                body_sha256=idempotency.body_sha256,
-                response={},
-                created_at=now,
-            )
-        )
-        session.flush()
-        return None
+    """Insert the key, or return the earlier answer; a rival's insert waits for our commit."""
+    row = IdempotencyRow(
+        tenant=tenant,
+        key=idempotency.key,
+        body_sha256=idempotency.body_sha256,
+        response={},
+        created_at=now,
+    )
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        return _earlier_answer(session, tenant, idempotency)
+    return None
+
+
+def _earlier_answer(session: Session, tenant: str, idempotency: Idempotency) -> Job:
+    row = session.get_one(IdempotencyRow, (tenant, idempotency.key))
     if row.body_sha256 != idempotency.body_sha256:
         raise IdempotencyKeyReused(idempotency.key)
     return Job.model_validate(row.response)

@@ -38,7 +38,8 @@ def test_a_database_that_was_never_migrated_is_refused(tmp_path):
         open_job_store(f"sqlite:///{tmp_path}/empty.sqlite")
 
 
-def test_sqlite_is_durable_and_patient(database):
+def test_sqlite_is_durable_and_patient(tmp_path):
+    database = f"sqlite:///{tmp_path}/jobs.sqlite"
     engine = open_engine(database)
     with engine.connect() as connection:
         pragmas = {

@@ -22,6 +22,7 @@ from disp_engine.errors import InvalidModelError, SampleError
 from disp_engine.interfaces import Generation
 from disp_engine.models.llada_v import weights
 from disp_engine.models.llada_v.config import LladaVConfig
+from disp_engine.models.llada_v.export import save_projector
 from disp_engine.models.llada_v.images import tiles_of, visual_tokens
 from disp_engine.models.llada_v.language import FullAttentionLlama
 from disp_engine.models.llada_v.prompt import Prompter
@@ -175,6 +176,10 @@ class LladaV:
         """Render a whole conversation with the family's training labels."""
         return self.prompter.example(turns)
 
+    def tokenise_response(self, text: str) -> Int[Tensor, " T"]:
+        """The ids by which the model would say a text, without the end of its turn."""
+        return torch.tensor(self.prompter.encode(text), dtype=torch.long)
+
     def embed(self, tokens: Tokens, features: Sequence[VisualFeatures]) -> Embedded:
         """Project the pictures and put them in place of the image tokens (differentiable).
 
@@ -282,7 +287,25 @@ class LladaV:
         `conversation_mask` hides later rounds of a conversation from earlier ones; the released
         training scripts leave it off.
         """
+        return self._loss(self.collate(batch), t, u, conversation_mask=conversation_mask)
+
+    def noised_loss(
+        self, batch: Sequence[Embedded], generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Eq. 2 with times and masks drawn from `generator` (on the CPU, as training keeps it)."""
         collated = self.collate(batch)
+        t = torch.rand(len(batch), generator=generator)
+        u = torch.rand(collated.labels.shape, generator=generator)
+        return self._loss(collated, t, u)
+
+    def _loss(
+        self,
+        collated: Collated,
+        t: Float[Tensor, " B"],
+        u: Float[Tensor, "B L"],
+        *,
+        conversation_mask: bool = False,
+    ) -> Float[Tensor, ""]:
         labelled = collated.labels != IGNORE
         masking = mask_tokens(labelled, t.to(self.device), u.to(self.device))
         noisy = torch.where(masking.masked[:, :, None], self.mask_embedding, collated.embeddings)
@@ -301,6 +324,10 @@ class LladaV:
         opens = labels == self.prompter.start_header
         opens[:, :-1] &= labels[:, 1:] == IGNORE
         return (opens.cumsum(dim=1) - 2).clamp(min=0)
+
+    def save_projector(self, path: Path) -> None:
+        """Write the projector as safetensors under the official names."""
+        save_projector(self, path)
 
     def text(self, ids: Int[Tensor, " T"]) -> str:
         """The response without special tokens."""

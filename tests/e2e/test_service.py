@@ -1,0 +1,111 @@
+"""The service as it is installed: three processes, a socket, the real engine."""
+
+import stat
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from client.demo import running_service
+from client.errors import Unavailable
+from client.sdk import Client
+from disp_engine.attacks.poison import PoisonedSet
+from schemas.jobs import Job, JobStatus, StageName, StepStatus
+from schemas.requests import DefenseJobCreate
+from tests.e2e.workload import fingerprint, upload
+
+
+@pytest.fixture(scope="module")
+def request_body(client: Client, data: PoisonedSet) -> DefenseJobCreate:
+    return upload(client, data)
+
+
+@pytest.fixture(scope="module")
+def job(client: Client, request_body: DefenseJobCreate) -> Job:
+    return client.wait(client.create_job(request_body).id)
+
+
+def test_a_poisoned_dataset_comes_back_as_a_purified_one_with_every_stage_done(
+    client: Client, job: Job, data: PoisonedSet, tmp_path: Path
+) -> None:
+    assert job.status is JobStatus.SUCCEEDED, job.error
+    assert {step.name: step.status for step in job.steps} == dict.fromkeys(
+        StageName, StepStatus.SUCCEEDED
+    )
+    paths = {path.name: path for path in client.fetch(job.id, tmp_path)}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "purified_dataset.zip",
+        "mm_projector.safetensors",
+        "report.json",
+        "report.html",
+        "samples.jsonl",
+    }
+    with zipfile.ZipFile(paths["purified_dataset.zip"]) as archive:
+        assert archive.testzip() is None and len(archive.namelist()) > 1
+
+
+def test_the_report_accounts_for_every_sample_and_every_test(
+    client: Client, job: Job, data: PoisonedSet
+) -> None:
+    report = client.report(job.id)
+    counts = report.samples
+    assert counts.total == data.samples
+    assert counts.rewritten + counts.passed_through + counts.quarantined == counts.total
+    for measured in (report.evaluation.before, report.evaluation.after):
+        rates = (
+            measured.asr_with_trigger,
+            measured.asr_without_trigger,
+            measured.clean_performance,
+        )
+        for rate in rates:
+            assert rate is not None and rate.scored + rate.failed == data.tests
+
+
+def test_the_same_request_reuses_its_stages_and_gives_the_same_artifacts(
+    client: Client, job: Job, request_body: DefenseJobCreate, tmp_path: Path
+) -> None:
+    again = client.wait(client.create_job(request_body).id)
+    reused = {step.name for step in again.steps if step.reused}
+    assert {StageName.FINE_TUNE, StageName.SALIENCY, StageName.PURIFY, StageName.RETRAIN} <= reused
+    first = fingerprint(client, job.id, tmp_path / "first")
+    assert fingerprint(client, again.id, tmp_path / "again") == first
+
+
+def test_training_leaves_its_metrics(client: Client, job: Job) -> None:
+    metrics = client.metrics(job.id).data
+    assert {metric.stage for metric in metrics} == {StageName.FINE_TUNE, StageName.RETRAIN}
+    assert all("loss" in metric.values for metric in metrics)
+
+
+def test_a_dataset_without_records_fails_the_job_and_names_the_file(
+    client: Client, request_body: DefenseJobCreate, tmp_path: Path
+) -> None:
+    path = tmp_path / "nothing.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "nothing here")
+    changes = {"training_file": client.upload(path).id, "evaluation": None}
+    ended = client.wait(client.create_job(request_body.model_copy(update=changes)).id)
+    assert ended.status is JobStatus.FAILED and ended.error is not None
+    assert (ended.error.code, ended.error.param) == ("invalid_dataset", "training_file")
+
+
+def test_a_running_job_can_be_cancelled(client: Client, request_body: DefenseJobCreate) -> None:
+    created = client.create_job(request_body.model_copy(update={"seed": 99}))
+    deadline = time.monotonic() + 120
+    while client.job(created.id).status is not JobStatus.RUNNING:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    client.cancel(created.id)
+    assert client.wait(created.id).status is JobStatus.CANCELLED
+
+
+def test_the_api_key_is_readable_by_its_owner_only(client: Client, service_folder: Path) -> None:
+    assert stat.S_IMODE((service_folder / "api_key").stat().st_mode) == 0o600
+
+
+def test_a_data_folder_is_served_once(client: Client, service_folder: Path) -> None:
+    described = (service_folder / "serve.json").read_bytes()
+    with pytest.raises(Unavailable), running_service(service_folder):
+        pass
+    assert (service_folder / "serve.json").read_bytes() == described

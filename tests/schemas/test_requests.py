@@ -1,0 +1,62 @@
+import pytest
+from pydantic import ValidationError
+
+from schemas.requests import DefenseJobCreate, DispHyperparameters, Evaluation, SuccessMatcher
+
+FILE = "file_" + "0" * 32
+SUCCESS = SuccessMatcher(phrases=["I cannot help"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"triggered_file": FILE, "success": SUCCESS}, {"clean_file": FILE}, {}],
+)
+def test_an_evaluation_is_of_an_attack_a_clean_set_or_nothing(fields):
+    assert Evaluation(**fields).model_dump(exclude_unset=True).keys() == fields.keys()
+
+
+@pytest.mark.parametrize("fields", [{"triggered_file": FILE}, {"success": SUCCESS}])
+def test_an_attack_without_its_other_half_is_refused(fields):
+    with pytest.raises(ValidationError, match="together or not at all"):
+        Evaluation(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mask_ratio": -0.01},
+        {"mask_ratio": float("nan")},
+        {"probes": 0},
+        {"top_logits": 1},
+        {"masking": "attention"},
+        {"epochs": 0},
+        {"learning_rate": 0},
+        {"learning_rate": float("inf")},
+        {"batch_size": 1.5},
+        {"generation_length": "long"},
+        {"block_length": "auto"},
+        {"steps": 0},
+        {"unknown": 1},
+    ],
+)
+def test_a_hyperparameter_beyond_its_bounds_is_refused(fields):
+    with pytest.raises(ValidationError):
+        DispHyperparameters(**fields)
+
+
+@pytest.mark.parametrize("phrases", [[], [""], ["x"] * 65])
+def test_a_success_matcher_has_between_1_and_64_phrases(phrases):
+    with pytest.raises(ValidationError):
+        SuccessMatcher(phrases=phrases)
+
+
+def test_a_request_says_again_what_was_said_to_it():
+    said = {
+        "model": "tiny",
+        "training_file": FILE,
+        "evaluation": {"triggered_file": FILE, "success": {"phrases": ["no"]}},
+        "method": {"type": "disp", "hyperparameters": {"mask_ratio": 0.45, "steps": "auto"}},
+        "metadata": {"team": "red"},
+    }
+    request = DefenseJobCreate.model_validate(said)
+    assert request.model_dump(mode="json", exclude_unset=True) == said
