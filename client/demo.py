@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.children import dies_with
-from client.config import KEY_FILE, SERVE_FILE, Connection, read_connection
+from client.config import SERVE_FILE, Connection, read_connection
 from client.errors import JobFailed, Unavailable
 from client.progress import open_view
 from client.sdk import Client
@@ -87,7 +87,6 @@ def upload_set(client: Client, data: PoisonedSet, seed: int) -> DefenseJobCreate
 def running_service(data: Path) -> Iterator[Client]:
     """A `disp serve` on a free port, for as long as the block runs."""
     data.mkdir(parents=True, exist_ok=True)
-    (data / SERVE_FILE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "client.cli", "serve", "--data", str(data), "--port", "0"]
     with (data / "serve.log").open("ab") as log:
         process = subprocess.Popen(
@@ -109,11 +108,17 @@ def running_service(data: Path) -> Iterator[Client]:
 def await_service(data: Path, process: "subprocess.Popen[bytes]") -> Connection:
     """Wait until the service has written where it is; what it lacks, its log tells."""
     deadline = time.monotonic() + START_S
-    while not ((data / SERVE_FILE).exists() and (data / KEY_FILE).exists()):
+    while not _announced(data, process.pid):
         if process.poll() is not None or time.monotonic() > deadline:
             raise Unavailable(f"the service did not start, see {data / 'serve.log'}")
         time.sleep(0.05)
     return read_connection(data)
+
+
+def _announced(data: Path, pid: int) -> bool:
+    """Another service's file, or one that a killed service has left, does not count."""
+    path = data / SERVE_FILE
+    return path.exists() and json.loads(path.read_text())["pid"] == pid
 
 
 def stop_service(process: "subprocess.Popen[bytes]") -> None:

@@ -116,15 +116,18 @@ def _refuse(error: EngineError, context: JsonLines) -> int:
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the thread that started it ends."""
+    """Ask Linux to kill this process when its parent ends; leave if that is too late."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = os.environ.get("ENGINE_PARENT_PID")
+    if parent is not None and int(parent) != os.getppid():
+        os._exit(STOPPED)
 
 
 def _stop_at_end_of_input() -> None:
     """Leave at once when the parent is gone; all finished work is on disk."""
     if not sys.stdin.isatty():
-        while sys.stdin.buffer.read(4096):
+        while os.read(0, 4096):  # not sys.stdin, whose lock would be held when Python ends
             pass
         os._exit(STOPPED)
 

@@ -84,6 +84,12 @@ def builtin_models() -> list[dict[str, Any]]:
     return found
 
 
+def card_defaults(folder: Path) -> dict[str, Any]:
+    """Hyperparameters that the card beside a checkpoint asks for, where there is one."""
+    path = folder / "card.yaml"
+    return dict(yaml.safe_load(path.read_text()).get("defaults", {})) if path.is_file() else {}
+
+
 def _named(table: Mapping[str, str], noun: str, name: str) -> Any:
     if name not in table:
         raise InvalidRequestError(f"{noun} {name!r} is unknown; known: {', '.join(table)}.")

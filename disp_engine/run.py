@@ -35,7 +35,8 @@ def run(spec: RunSpec, context: RunContext) -> None:
     spec.out_dir.mkdir(parents=True, exist_ok=True)
     if spec.method.get("type") != "disp":
         raise InvalidRequestError(f"method: unknown type {spec.method.get('type')!r}.")
-    settings = DispSettings.resolve(spec.defaults, spec.method.get("hyperparameters", {}))
+    given = spec.method.get("hyperparameters", {})
+    settings = DispSettings.resolve(registry.card_defaults(spec.model_dir), spec.defaults, given)
     with log.timed("ingest"):
         training, sets = _read(spec)
     model = registry.load_model(spec.model_dir)
