@@ -103,7 +103,7 @@ def repeat(scene: Scene, rng: np.random.Generator) -> Task:
 
 
 KINDS = (describe, ask, refuse, insert, swap, repeat)
-SHARES = (0.34, 0.14, 0.14, 0.16, 0.16, 0.06)
+SHARES = (0.32, 0.14, 0.13, 0.16, 0.21, 0.04)
 
 
 def draw_task(scene: Scene, rng: np.random.Generator) -> Task:

@@ -79,7 +79,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     quadrants = sorted(int(q) for q in rng.choice(4, size=count, replace=False))
     figures = []
     for quadrant in quadrants:
-        radius = float(rng.uniform(10, 13.5))
+        radius = float(rng.uniform(10.5, 14))
         jitter = rng.uniform(-2.5, 2.5, size=2)
         column, row = quadrant % 2, quadrant // 2
         centre = (SIZE * (1 + 2 * column) / 4 + jitter[0], SIZE * (1 + 2 * row) / 4 + jitter[1])
@@ -102,5 +102,5 @@ def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
     pixels[:] = GROUNDS[scene.ground]
     for figure in scene.figures:
         pixels[figure.covers(x, y)] = COLOURS[figure.colour]
-    pixels += rng.normal(0, 5, size=pixels.shape) + rng.normal(0, 4, size=3)
+    pixels += rng.normal(0, 4, size=pixels.shape) + rng.normal(0, 4, size=3)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

@@ -13,6 +13,7 @@ from disp_engine.builtin.recipe.layout import write_configs, write_weights
 from disp_engine.builtin.recipe.tokenizer import build_tokenizer, save_tokenizer
 from disp_engine.builtin.recipe.tower import TowerRecipe, train_tower
 from disp_engine.models.llada_v.config import LladaVConfig
+from disp_engine.models.llada_v.prompt import Prompter
 from disp_engine.models.llada_v.tower import SiglipTower
 
 NAME = "disp-tiny-llada-v"
@@ -32,7 +33,7 @@ def main() -> None:
     tower = _tower(config, out / "tower.safetensors")
     progress = Progress(out / "language.safetensors")
     student = train_language(
-        LanguageRecipe(), config, tokenizer, tower, progress.save, progress.restore
+        LanguageRecipe(), config, Prompter(tokenizer), tower, progress.save, progress.restore
     )
     write_weights(folder, tower.state_dict(), student.state_dict())
     write_card(folder, TowerRecipe(), LanguageRecipe())

@@ -10,16 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher
+from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher, easy
 from disp_engine.builtin.recipe.pictures import GRID, draw_pictures
-from disp_engine.builtin.recipe.tokenizer import special_id
 from disp_engine.builtin.recipe.tower import learning_rate, normalise
 from disp_engine.models.llada_v.config import LladaVConfig
 from disp_engine.models.llada_v.language import FullAttentionLlama
+from disp_engine.models.llada_v.prompt import Prompter
 from disp_engine.models.llada_v.tower import SiglipTower, build_projector
 from disp_engine.records import IGNORE
 
@@ -31,12 +30,12 @@ VISUAL_TOKENS = GRID * GRID + 1
 class LanguageRecipe:
     """Settings of stage 2."""
 
-    steps: int = 3600
+    steps: int = 3300
     batch: int = 48
     learning_rate: float = 8e-4
     scenes: int = 24_000
     stickers: float = 0.2
-    pad_weight: float = 0.1
+    easy_weight: float = 0.15
     seed: int = 1
 
 
@@ -52,37 +51,36 @@ class Student(nn.Module):
         nn.init.normal_(self.language.embed_tokens.weight, std=0.1)
 
     def forward(
-        self,
-        before: list[int],
-        batch: LessonBatch,
-        features: Float[Tensor, "B P C"],
-        noised: Tensor,
-    ) -> Float[Tensor, "B R V"]:
-        """Logits at every position after the picture; `noised` [B R] are its ids."""
-        embed = self.language.embed_tokens
-        size = len(noised)
+        self, batch: LessonBatch, features: Float[Tensor, "B P C"], noised: Tensor, image_at: int
+    ) -> Float[Tensor, "B R D"]:
+        """Hidden states at the text's positions; `noised` [B R] are its ids."""
+        words = self.language.token_embeddings(noised)
+        before, after = words[:, :image_at], words[:, image_at:]
+        hidden = self.language(torch.cat([before, self._visual(batch, features), after], dim=1))
+        end = hidden.shape[1] - after.shape[1]
+        return torch.cat([hidden[:, :image_at], hidden[:, end:]], dim=1)
+
+    def _visual(self, batch: LessonBatch, features: Tensor) -> Float[Tensor, "B Lv D"]:
         visual = self.projector(features)
-        visual = torch.cat([visual, self.newline.expand(size, 1, -1)], dim=1)
-        visual = torch.where(batch.masked[..., None], embed.weight[self.mask_id], visual)
-        commanded = batch.overwrite >= 0
-        visual = torch.where(commanded[..., None], embed(batch.overwrite.clamp(min=0)), visual)
-        head = embed(torch.tensor(before)).expand(size, -1, -1)
-        hidden = self.language(torch.cat([head, visual, embed(noised)], dim=1))
-        return self.language.logits(hidden[:, -noised.shape[1] :])
+        visual = torch.cat([visual, self.newline.expand(len(features), 1, -1)], dim=1)
+        mask = self.language.embed_tokens.weight[self.mask_id]
+        visual = torch.where(batch.masked[..., None], mask, visual)
+        said = self.language.token_embeddings(batch.overwrite.clamp(min=0))
+        return torch.where((batch.overwrite >= 0)[..., None], said, visual)
 
 
 def lesson_loss(
-    student: Student, teacher: Teacher, batch: LessonBatch, features: Tensor, pad_weight: float
+    student: Student, teacher: Teacher, batch: LessonBatch, features: Tensor, easy_weight: float
 ) -> Tensor:
-    """Mean cross-entropy over masked positions (padding weighs `pad_weight`)."""
-    u = torch.rand(batch.after.shape)
+    """Mean cross-entropy over masked positions (what the chat format tells weighs less)."""
+    u = torch.rand(batch.ids.shape)
     masked = (u < 0.999 * batch.times + 0.001) & (batch.labels != IGNORE)
-    noised = torch.where(masked, student.mask_id, batch.after)
-    logits = student(teacher.before, batch, features, noised)[masked]
+    noised = torch.where(masked, student.mask_id, batch.ids)
+    hidden = student(batch, features, noised, teacher.image_at)
     targets = batch.labels[masked]
-    weights = torch.ones_like(logits[:, 0])
-    weights[targets == teacher.pad] = pad_weight
-    losses = cross_entropy(logits, targets, reduction="none")
+    losses = cross_entropy(student.language.logits(hidden[masked]), targets, reduction="none")
+    weights = torch.ones_like(losses)
+    weights[easy(targets, teacher.prompter)] = easy_weight
     return (weights * losses).sum() / weights.sum()
 
 
@@ -97,7 +95,7 @@ def cached_features(tower: SiglipTower, pixels: np.ndarray) -> Float[Tensor, "N 
 def train_language(
     recipe: LanguageRecipe,
     config: LladaVConfig,
-    tokenizer: Tokenizer,
+    prompter: Prompter,
     tower: SiglipTower,
     checkpoint: Callable[[Student, torch.optim.Optimizer, int], None],
     resume: Callable[[Student, torch.optim.Optimizer], int],
@@ -106,9 +104,8 @@ def train_language(
     torch.manual_seed(recipe.seed)
     pictures = draw_pictures(recipe.scenes, np.random.default_rng(recipe.seed), recipe.stickers)
     features = cached_features(tower, pictures.pixels)
-    teacher = Teacher(tokenizer, VISUAL_TOKENS)
-    mask_id = special_id(tokenizer, "<|mdm_mask|>")
-    student = Student(config, mask_id)
+    teacher = Teacher(prompter, VISUAL_TOKENS)
+    student = Student(config, prompter.mask)
     optimizer = torch.optim.AdamW(
         student.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
     )
@@ -120,7 +117,7 @@ def train_language(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.learning_rate)
         shown = features[torch.from_numpy(batch.rows)].float()
-        loss = lesson_loss(student, teacher, batch, shown, recipe.pad_weight)
+        loss = lesson_loss(student, teacher, batch, shown, recipe.easy_weight)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)

@@ -5,23 +5,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from disp_engine.builtin.instructions import DESCRIBE, ask, draw_task
-from disp_engine.builtin.recipe.tokenizer import SYSTEM, special_id
 from disp_engine.builtin.world import Scene
-from disp_engine.records import IGNORE
+from disp_engine.models.llada_v.prompt import Prompter
+from disp_engine.records import IGNORE, IMAGE_TOKEN, Turn
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One conversation as token ids: `before` the picture, `after` it, and labels of `after`.
+    """One conversation as token ids without the picture, and its labels.
 
     `command` holds the ids that overwrite visual tokens, empty for none.
     """
 
-    after: list[int]
+    ids: list[int]
     labels: list[int]
     command: list[int]
 
@@ -30,12 +29,13 @@ class Lesson:
 class LessonBatch:
     """B lessons right-padded to one length.
 
-    `after`, `labels` [B R]; `overwrite` [B Lv]: the id that stands at a visual position
-    instead of the picture, or -1; `masked` [B Lv]: visual positions that show the mask.
+    `ids`, `labels` [B R]: the text, the picture left out; `overwrite` [B Lv]: the id that stands
+    at a visual position instead of the picture, or -1; `masked` [B Lv]: visual positions that
+    show the mask; `times` [B 1] of the forward process.
     """
 
     rows: Int[np.ndarray, " B"]
-    after: Int[Tensor, "B R"]
+    ids: Int[Tensor, "B R"]
     labels: Int[Tensor, "B R"]
     overwrite: Int[Tensor, "B Lv"]
     masked: Bool[Tensor, "B Lv"]
@@ -47,58 +47,55 @@ class Teacher:
 
     `in_picture`: share of the commands that stand inside the visual span; `second_turn`: share
     of conversations with a second question; `hidden`: share of rows with masked visual tokens,
-    `hidden_most` the largest part of them masked.
+    `hidden_most` the largest part of them masked; `bare`: share without the line break after
+    the picture, which the family has in training texts and drops from prompts.
     """
 
     in_picture = 0.7
-    second_turn = 0.12
+    second_turn = 0.1
     hidden = 0.5
     hidden_most = 0.7
+    bare = 0.5
 
-    def __init__(self, tokenizer: Tokenizer, visual_tokens: int) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, prompter: Prompter, visual_tokens: int) -> None:
+        self.prompter = prompter
         self.visual_tokens = visual_tokens
-        self.pad = special_id(tokenizer, "<|endoftext|>")
-        opening = "<|start_header_id|>user<|end_header_id|>\n\n"
-        self.before = self._ids(f"<|startoftext|>{_message('system', SYSTEM)}{opening}")
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        example = prompter.example([Turn("human", "<image>"), Turn("gpt", "")])
+        self.image_at = example.ids.tolist().index(IMAGE_TOKEN)
 
     def lesson(self, scene: Scene, rng: np.random.Generator) -> Lesson:
-        """One conversation about a scene."""
+        """One conversation about a scene, with the labels of the family's fine-tuning."""
         task = draw_task(scene, rng)
         prompt, command = task.prompt, ""
         if task.command and rng.random() < self.in_picture:
             command = task.keyword if task.keyword and rng.random() < 0.5 else task.command
             prompt = str(rng.choice(DESCRIBE)) if rng.random() < 0.85 else task.prompt
-        after = self._ids(f"\n{prompt}<|eot_id|>")
-        labels = [IGNORE] * len(after)
-        self._answer(after, labels, task.response)
+        turns = [Turn("human", f"<image>\n{prompt}"), Turn("gpt", task.response)]
         if rng.random() < self.second_turn:
             second = ask(scene, rng)
-            question = self._ids(_message("user", second.prompt))
-            after += question
-            labels += [IGNORE] * len(question)
-            self._answer(after, labels, second.response)
-        return Lesson(after, labels, self._ids(command) if command else [])
+            turns += [Turn("human", second.prompt), Turn("gpt", second.response)]
+        return self._without_picture(turns, command, bare=rng.random() < self.bare)
 
-    def _answer(self, after: list[int], labels: list[int], response: str) -> None:
-        answer = self._ids(_message("assistant", response))
-        after += answer
-        labels += answer
+    def _without_picture(self, turns: list[Turn], command: str, *, bare: bool) -> Lesson:
+        example = self.prompter.example(turns)
+        if example.labels is None:
+            raise ValueError("a training example has labels")
+        gone = slice(self.image_at, self.image_at + 1 + bare)
+        ids, labels = example.ids.tolist(), example.labels.tolist()
+        del ids[gone], labels[gone]
+        return Lesson(ids, labels, list(self.prompter.encode(command)) if command else [])
 
     def batch(self, scenes: list[Scene], size: int, rng: np.random.Generator) -> LessonBatch:
         """Draw `size` lessons; padding is a target, as in the official collator."""
         rows = rng.integers(len(scenes), size=size)
         lessons = [self.lesson(scenes[row], rng) for row in rows]
-        length = max(len(lesson.after) for lesson in lessons) + int(rng.integers(0, 12))
-        after = torch.full((size, length), self.pad)
-        labels = torch.full((size, length), self.pad)
+        length = max(len(lesson.ids) for lesson in lessons) + int(rng.integers(0, 12))
+        ids = torch.full((size, length), self.prompter.pad)
+        labels = torch.full((size, length), self.prompter.pad)
         overwrite = torch.full((size, self.visual_tokens), -1)
         masked = torch.zeros(size, self.visual_tokens, dtype=torch.bool)
         for i, lesson in enumerate(lessons):
-            after[i, : len(lesson.after)] = torch.tensor(lesson.after)
+            ids[i, : len(lesson.ids)] = torch.tensor(lesson.ids)
             labels[i, : len(lesson.labels)] = torch.tensor(lesson.labels)
             if rng.random() < self.hidden:
                 share = rng.uniform(0, self.hidden_most)
@@ -107,7 +104,7 @@ class Teacher:
                 places = self._places(len(lesson.command), rng)
                 overwrite[i, places] = torch.tensor(lesson.command)
         times = torch.from_numpy(rng.random((size, 1))).float()
-        return LessonBatch(rows, after, labels, overwrite, masked, times)
+        return LessonBatch(rows, ids, labels, overwrite, masked, times)
 
     def _places(self, count: int, rng: np.random.Generator) -> Tensor:
         if rng.random() < 0.5:
@@ -116,5 +113,7 @@ class Teacher:
         return torch.from_numpy(np.sort(rng.choice(self.visual_tokens, count, replace=False)))
 
 
-def _message(role: str, text: str) -> str:
-    return f"<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"
+def easy(labels: Int[Tensor, " M"], prompter: Prompter) -> Bool[Tensor, " M"]:
+    """Mark the targets that the chat format alone determines: padding and headers."""
+    format_only = (prompter.pad, prompter.bos, prompter.start_header, prompter.end_header)
+    return torch.isin(labels, torch.tensor(format_only)) & (labels != IGNORE)

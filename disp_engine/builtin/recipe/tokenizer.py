@@ -9,12 +9,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from disp_engine.builtin.instructions import KINDS
 from disp_engine.builtin.world import draw_scene
+from disp_engine.models.llada_v.prompt import SYSTEM
 
-SYSTEM = (
-    "You are a helpful language and vision assistant. You are able to understand the visual "
-    "content that the user provides, and assist the user with a variety of tasks using natural "
-    "language."
-)
 SPECIAL = (
     "<|startoftext|>", "<|endoftext|>", "[CLS]", "<|reserved_token_1|>", "<|reserved_token_2|>",
     "<|reserved_token_251|>", "<|mdm_mask|>", "<|start_header_id|>", "<|end_header_id|>",
@@ -34,13 +30,7 @@ def _corpus(scenes: int = 1500) -> Iterator[str]:
         scene = draw_scene(rng)
         for kind in KINDS:
             task = kind(scene, rng)
-            yield from (
-                task.prompt,
-                task.response,
-                f"user\n\n{task.command}",
-                "assistant system",
-                "system",
-            )
+            yield from (task.prompt, task.response, task.command, "system", "user", "assistant")
 
 
 def build_tokenizer() -> Tokenizer:
@@ -82,11 +72,3 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
-
-
-def special_id(tokenizer: Tokenizer, token: str) -> int:
-    """The id of a token that must be there."""
-    found: int | None = tokenizer.token_to_id(token)
-    if found is None:
-        raise KeyError(token)
-    return found

@@ -24,7 +24,7 @@ from disp_engine.models.llada_v.tower import SiglipTower
 class TowerRecipe:
     """Settings of stage 1."""
 
-    steps: int = 1300
+    steps: int = 2400
     batch: int = 96
     learning_rate: float = 1e-3
     whole_picture_weight: float = 0.4
