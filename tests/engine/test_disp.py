@@ -1,0 +1,163 @@
+"""Algorithm 1 from end to end on a random model: what is kept, redone, left out and counted."""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from disp_engine.context import SilentContext
+from disp_engine.data.dataset import Dataset, read_dataset
+from disp_engine.defences.disp import DiSP, Outcome
+from disp_engine.defences.settings import DispSettings
+from disp_engine.errors import Aborted
+from disp_engine.metrics.evaluator import EvaluationSets
+from disp_engine.metrics.success import ContainsAny
+from disp_engine.models.llada_v import LladaV
+from disp_engine.records import Tokens, Turn
+from disp_engine.registry import load_model
+from tests.engine.models import FIXTURE, picture
+
+QUICK = DispSettings(
+    epochs=1, batch_size=2, micro_batch=2, block_length=4, generation_length=4, probes=2
+)
+
+
+@dataclass
+class Listener(SilentContext):
+    """Notes which stages were reused; asks to stop after a number of progress reports."""
+
+    stop_after: int = 10**9
+    reused: dict[str, bool] = field(default_factory=dict)
+
+    def stage_done(self, name: str, seconds: float, reused: bool) -> None:
+        self.reused[name] = reused
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self.stop_after -= 1
+
+    def should_abort(self) -> bool:
+        return self.stop_after <= 0
+
+
+def png(seed: int) -> bytes:
+    out = io.BytesIO()
+    picture(seed, (30, 30)).save(out, "PNG")
+    return out.getvalue()
+
+
+def record(name: str, turns: int = 1, image: bool = True) -> dict[str, Any]:
+    conversation = []
+    for number in range(turns):
+        mark = "<image>\n" if image and number == 0 else ""
+        conversation.append({"from": "human", "value": f"{mark}Question {number}?"})
+        conversation.append({"from": "gpt", "value": f"Old answer {number}."})
+    found: dict[str, Any] = {"id": name, "conversations": conversation}
+    return found | ({"image": f"{name}.png"} if image else {})
+
+
+def dataset(folder: Path, records: Sequence[dict[str, Any]], broken: str = "") -> Dataset:
+    path = folder / "data.zip"
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.json", json.dumps(list(records)))
+        for number, item in enumerate(records):
+            if "image" in item:
+                content = b"not a picture" if item["id"] == broken else png(number)
+                archive.writestr(item["image"], content)
+    return read_dataset(path, folder / "pool")
+
+
+def run(
+    data: Dataset, root: Path, settings: DispSettings = QUICK, listener: Listener | None = None
+) -> tuple[Outcome, Listener]:
+    listener = listener or Listener()
+    model = load_model(FIXTURE)
+    sets = EvaluationSets(triggered=data, clean=data, success=ContainsAny(("sorry",)))
+    outcome = DiSP(model, data, sets, settings, 3, root / "stages", listener).run()
+    return outcome, listener
+
+
+RECORDS = [record("a"), record("b", turns=2), record("c")]
+
+
+def test_a_run_that_was_stopped_and_resumed_leaves_the_same(tmp_path: Path) -> None:
+    data = dataset(tmp_path, RECORDS)
+    straight, _ = run(data, tmp_path / "straight")
+    for stop in (1, 2, 1, 3):
+        with pytest.raises(Aborted):
+            run(data, tmp_path / "resumed", listener=Listener(stop_after=stop))
+    resumed, _ = run(data, tmp_path / "resumed")
+    assert resumed.hashes == straight.hashes
+    assert resumed.rewritten == straight.rewritten
+    assert (resumed.before, resumed.after) == (straight.before, straight.after)
+
+
+def test_the_same_request_again_does_no_stage_anew(tmp_path: Path) -> None:
+    data = dataset(tmp_path, RECORDS)
+    _, first = run(data, tmp_path)
+    _, second = run(data, tmp_path)
+    assert set(first.reused.values()) == {False}
+    assert set(second.reused.values()) == {True}
+
+
+def test_a_new_mask_ratio_reuses_the_saliency_scores(tmp_path: Path) -> None:
+    data = dataset(tmp_path, RECORDS)
+    run(data, tmp_path)
+    other = DispSettings(**vars(QUICK) | {"mask_ratio": 0.6})
+    _, listener = run(data, tmp_path, other)
+    assert listener.reused["saliency"] and not listener.reused["purify"]
+
+
+def test_samples_without_a_picture_pass_through_and_are_counted(tmp_path: Path) -> None:
+    data = dataset(tmp_path, [*RECORDS, record("text", image=False)])
+    outcome, _ = run(data, tmp_path)
+    assert [sample.id for sample in outcome.passed_through] == ["text"]
+    assert "text" not in outcome.rewritten
+
+
+def test_a_sample_that_fails_is_quarantined_and_in_no_output(tmp_path: Path) -> None:
+    data = dataset(tmp_path, RECORDS, broken="c")
+    outcome, _ = run(data, tmp_path)
+    assert "cannot be decoded" in outcome.quarantined["c"]
+    assert "c" not in outcome.rewritten
+    for side in (outcome.before, outcome.after):
+        assert side["asr_with_trigger"]["failed"] == 1
+        assert side["asr_with_trigger"]["scored"] == 2
+
+
+def test_later_turns_are_rewritten_after_the_rewritten_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    original = LladaV.tokenise_prompt
+
+    def spy(self: LladaV, turns: Sequence[Turn]) -> Tokens:
+        asked.append([turn.text for turn in turns])
+        return original(self, turns)
+
+    monkeypatch.setattr(LladaV, "tokenise_prompt", spy)
+    outcome, _ = run(dataset(tmp_path, RECORDS), tmp_path)
+    rewritten = outcome.rewritten["b"].responses
+    second = [texts for texts in asked if len(texts) == 3]
+    assert rewritten is not None and len(rewritten) == 2
+    assert second and all(texts[1] == rewritten[0] for texts in second)
+    assert all("Old answer" not in text for texts in asked for text in texts)
+
+
+def test_the_mask_ratio_decides_how_many_tokens_are_hidden(tmp_path: Path) -> None:
+    outcome, _ = run(dataset(tmp_path, RECORDS), tmp_path)
+    for done in outcome.rewritten.values():
+        assert done.masked == [int(0.3 * done.tokens)] * len(done.responses or [])
+
+
+@pytest.mark.parametrize(("masking", "share"), [("none", 0.0), ("random", 0.3)])
+def test_ablations_need_no_saliency(tmp_path: Path, masking: str, share: float) -> None:
+    settings = DispSettings(**vars(QUICK) | {"masking": masking})
+    outcome, listener = run(dataset(tmp_path, RECORDS), tmp_path, settings)
+    assert "saliency" not in listener.reused
+    assert all(d.masked[0] == int(share * d.tokens) for d in outcome.rewritten.values())
