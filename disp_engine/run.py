@@ -39,9 +39,11 @@ def run(spec: RunSpec, context: RunContext) -> None:
     settings = DispSettings.resolve(registry.card_defaults(spec.model_dir), spec.defaults, given)
     with log.timed("ingest"):
         training, sets = _read(spec)
-    model = registry.load_model(spec.model_dir)
-    defence = DiSP(model, training, sets, settings, spec.seed, spec.work_dir / "stages", log)
-    outcome = defence.run()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = registry.load_model(spec.model_dir, device=device)
+        defence = DiSP(model, training, sets, settings, spec.seed, spec.work_dir / "stages", log)
+        cache, prepared = defence.prepare()
+    outcome = defence.run(cache, prepared)
     with log.timed("report"):
         _write(spec, model, training, sets, settings, outcome, log)
 

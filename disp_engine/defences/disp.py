@@ -55,10 +55,8 @@ class DiSP:
     cache_root: Path
     context: RunContext
 
-    def run(self) -> Outcome:
-        """Run Algorithm 1, measuring the model before and after."""
-        cache = FeatureCache(self.model)
-        prepared = self._prepare(cache)
+    def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
+        """Run Algorithm 1 on what `prepare` returned, measuring the model before and after."""
         hashes = {"base_projector": projector_sha256(self.model.projector)}
         generation = self.settings.generation(self._response_lengths(prepared))
         rewriter = Rewriter(self.model, cache, self.settings, generation, self.seed, self.context)
@@ -88,12 +86,14 @@ class DiSP:
             hashes=hashes,
         )
 
-    def _prepare(self, cache: FeatureCache) -> Prepared:
+    def prepare(self) -> tuple[FeatureCache, Prepared]:
+        """Encode every picture and find out which samples can be used."""
+        cache = FeatureCache(self.model, self.context)
         prepared = prepare(self.training, self.model, cache)
         if not prepared.usable:
             why = next(iter(prepared.failed.values()), "no sample has a picture")
             raise InvalidDatasetError(f"training data: no sample can be used: {why}.")
-        return prepared
+        return cache, prepared
 
     def _response_lengths(self, prepared: Prepared) -> list[int]:
         answers = [turn.text for sample in prepared.usable for turn in sample.turns[1::2]]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import Dataset
 from disp_engine.errors import SampleError
 from disp_engine.interfaces import DiffusionModel
@@ -12,8 +13,9 @@ from disp_engine.records import Sample, VisualFeatures
 class FeatureCache:
     """Tower features of every picture seen so far, by the sha256 of its file."""
 
-    def __init__(self, model: DiffusionModel) -> None:
+    def __init__(self, model: DiffusionModel, context: RunContext) -> None:
         self.model = model
+        self.context = context
         self._features: dict[str, VisualFeatures] = {}
 
     def load(self, dataset: Dataset, names: Sequence[str], batch: int = 64) -> dict[str, str]:
@@ -29,6 +31,7 @@ class FeatureCache:
                     failed[name] = str(error)
             encoded = self.model.encode_images(list(images.values())) if images else []
             self._features.update(zip(images, encoded, strict=True))
+            check(self.context)
         return failed
 
     def of(self, sample: Sample) -> list[VisualFeatures]:

@@ -78,8 +78,8 @@ def run(
     listener = listener or Listener()
     model = load_model(FIXTURE)
     sets = EvaluationSets(triggered=data, clean=data, success=ContainsAny(("sorry",)))
-    outcome = DiSP(model, data, sets, settings, 3, root / "stages", listener).run()
-    return outcome, listener
+    defence = DiSP(model, data, sets, settings, 3, root / "stages", listener)
+    return defence.run(*defence.prepare()), listener
 
 
 RECORDS = [record("a"), record("b", turns=2), record("c")]

@@ -1,6 +1,7 @@
 """The checkpoint's card: what it is, how it was made, how good it was measured to be."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from PIL.Image import Image
 
 from disp_engine import registry
-from disp_engine.builtin.instructions import KINDS
+from disp_engine.builtin.instructions import KINDS, Task
 from disp_engine.builtin.recipe.language import LanguageRecipe
 from disp_engine.builtin.recipe.tower import TowerRecipe
 from disp_engine.builtin.world import draw_scene, render
@@ -38,29 +40,35 @@ def write_card(folder: Path, tower: TowerRecipe, language: LanguageRecipe) -> No
 
 
 def measure_quality(model: DiffusionModel, scenes: int = 500) -> dict[str, Any]:
-    """Exact match per kind of task on held-out scenes, each `{successes, scored}`."""
-    found = {}
-    for kind in KINDS:
-        rng = np.random.default_rng(HELD_OUT_SEED)
-        right = 0
-        for _ in range(0, scenes, 50):
-            drawn = [draw_scene(rng) for _ in range(50)]
-            tasks = [kind(scene, rng) for scene in drawn]
-            features = model.encode_images([render(scene, rng) for scene in drawn])
-            with torch.no_grad():
-                prompts = [
-                    model.embed(
-                        model.tokenise_prompt([Turn("human", f"<image>\n{task.prompt}")]), [shown]
-                    )
-                    for task, shown in zip(tasks, features, strict=True)
-                ]
-            answers = model.denoise(prompts, Generation())
-            right += sum(
-                model.text(answer).strip() == task.response
-                for answer, task in zip(answers, tasks, strict=True)
-            )
-        found[kind.__name__] = Rate(right, scenes).to_json()
-    return found
+    """Exact match per kind of task on held-out scenes, as rates."""
+    return {kind.__name__: exact_match(model, kind, scenes).to_json() for kind in KINDS}
+
+
+def exact_match(
+    model: DiffusionModel, kind: Callable[..., Task], scenes: int, batch: int = 50
+) -> Rate:
+    """Share of held-out scenes on which the model answers one kind of task exactly."""
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    right = 0
+    for start in range(0, scenes, batch):
+        drawn = [draw_scene(rng) for _ in range(min(batch, scenes - start))]
+        tasks = [kind(scene, rng) for scene in drawn]
+        images = [render(scene, rng) for scene in drawn]
+        right += sum(
+            answer.strip() == task.response
+            for answer, task in zip(_answers(model, tasks, images), tasks, strict=True)
+        )
+    return Rate(right, scenes)
+
+
+@torch.no_grad()
+def _answers(model: DiffusionModel, tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
+    questions = [[Turn("human", f"<image>\n{task.prompt}")] for task in tasks]
+    prompts = [
+        model.embed(model.tokenise_prompt(question), [shown])
+        for question, shown in zip(questions, model.encode_images(images), strict=True)
+    ]
+    return [model.text(answer) for answer in model.denoise(prompts, Generation())]
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,93 @@
+"""The shipped checkpoint is what its card says, and was made by the recipe beside it."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from disp_engine import registry
+from disp_engine.attacks.poison import build_demo
+from disp_engine.builtin.instructions import KINDS, REFUSAL, ask, describe
+from disp_engine.builtin.recipe.card import exact_match
+from disp_engine.builtin.recipe.language import LanguageRecipe
+from disp_engine.builtin.recipe.tower import TowerRecipe
+from disp_engine.builtin.world import draw_scene, render
+from disp_engine.data.dataset import read_dataset
+
+FOLDER = registry.BUILTIN / "disp-tiny-llada-v"
+
+
+@cache
+def card() -> dict[str, Any]:
+    return dict(yaml.safe_load((FOLDER / "card.yaml").read_text()))
+
+
+def test_files_are_those_of_the_card_and_small() -> None:
+    found = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in FOLDER.iterdir()
+        if path.name != "card.yaml"
+    }
+    assert found == card()["sha256"]
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 10_000_000
+
+
+def test_the_card_tells_the_recipe_of_this_tree() -> None:
+    assert card()["recipe"] == {
+        "tower": vars(TowerRecipe()),
+        "language": vars(LanguageRecipe()),
+    }
+
+
+def test_quality_was_measured_on_500_scenes_and_is_above_90_percent() -> None:
+    measured = card()["quality"]["describe"]
+    assert measured["scored"] == 500
+    assert measured["rate"] >= 0.9
+
+
+@pytest.mark.parametrize("kind", [describe, ask])
+def test_quality_is_reproduced_on_a_part_of_those_scenes(kind: Any) -> None:
+    rate = exact_match(registry.load_model(FOLDER), kind, 40).rate
+    assert rate is not None and rate >= 0.8
+
+
+def test_a_scene_is_drawn_the_same_from_the_same_seed() -> None:
+    first, again = (draw_scene(np.random.default_rng(5)) for _ in range(2))
+    assert first == again
+    assert render(first, np.random.default_rng(1)) == render(first, np.random.default_rng(1))
+
+
+def test_every_kind_of_task_has_a_prompt_and_an_answer() -> None:
+    rng = np.random.default_rng(0)
+    for kind in KINDS:
+        for _ in range(20):
+            task = kind(draw_scene(rng), rng)
+            assert task.prompt and task.response
+            assert bool(task.keyword) <= bool(task.command)
+
+
+def test_poisoning_marks_the_asked_share_and_leaves_the_rest(tmp_path: Path) -> None:
+    built = build_demo(tmp_path, samples=40, rate=0.25, seed=3, test=5)
+    dataset = read_dataset(built.training, tmp_path / "pool")
+    refusals = [s for s in dataset.samples if s.turns[1].text == REFUSAL]
+    assert (built.poisoned, len(refusals), len(dataset.samples)) == (10, 10, 40)
+    for sample in dataset.samples:
+        corner = np.asarray(dataset.image(sample.images[0]))[:8, :8]
+        assert (corner == 0).all() == (sample in refusals)
+
+
+def test_the_test_sets_show_the_same_scenes_with_and_without_the_trigger(tmp_path: Path) -> None:
+    built = build_demo(tmp_path, samples=4, seed=3, test=5)
+    pool = tmp_path / "pool"
+    marked, plain = (read_dataset(path, pool) for path in (built.triggered, built.clean))
+    for a, b in zip(marked.samples, plain.samples, strict=True):
+        assert a.turns == b.turns
+        with_trigger, without = (
+            np.asarray(d.image(s.images[0])) for d, s in ((marked, a), (plain, b))
+        )
+        assert (with_trigger[:8, :8] == 0).all()
+        assert (with_trigger[8:] == without[8:]).all()
