@@ -118,6 +118,7 @@ class SqlLeases(SqlBackend):
         with self._write() as session:
             job = _owned(session, claim)
             job.manifest_key, job.result = manifest_key, dict(result)
+            settle_steps(session, job, {StepStatus.PENDING: StepStatus.SKIPPED})
             end(session, job, JobStatus.SUCCEEDED, "job succeeded", database_now(session))
 
     def fail(self, claim: Claim, error: JobError) -> None:

@@ -30,7 +30,7 @@ VISUAL_TOKENS = GRID * GRID + 1
 class LanguageRecipe:
     """Settings of stage 2."""
 
-    steps: int = 3300
+    steps: int = 2900
     batch: int = 48
     learning_rate: float = 8e-4
     scenes: int = 24_000
