@@ -1,6 +1,6 @@
 """What a method may know of a model, and nothing else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -77,7 +77,6 @@ class DiffusionModel(Protocol):
         prompts: Sequence[Embedded],
         generation: Generation,
         generator: torch.Generator | None = None,
-        on_step: Callable[[], None] | None = None,
     ) -> list[Int[Tensor, " T"]]:
         """Denoise one response for each prompt, whatever their lengths; ids up to the stop."""
         ...

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from disp_engine.interfaces import DiffusionModel
 
 BUILTIN = Path(__file__).parent / "builtin"
+MODEL_FAMILIES = Path(__file__).parent / "models"
 
 MODELS: Mapping[str, str] = {
     "LlavaLLaDAModelLM": "disp_engine.models.llada_v:LladaV",
@@ -85,9 +86,13 @@ def builtin_models() -> list[dict[str, Any]]:
 
 
 def card_defaults(folder: Path) -> dict[str, Any]:
-    """Hyperparameters that the card beside a checkpoint asks for, where there is one."""
+    """Hyperparameters of the card beside a checkpoint, or else of its family's card."""
     path = folder / "card.yaml"
-    return dict(yaml.safe_load(path.read_text()).get("defaults", {})) if path.is_file() else {}
+    if path.is_file():
+        return dict(yaml.safe_load(path.read_text())["defaults"])
+    module = family(folder).__module__.rpartition(".")[2]
+    (card,) = yaml.safe_load((MODEL_FAMILIES / module / "cards.yaml").read_text())
+    return dict(card["defaults"])
 
 
 def _named(table: Mapping[str, str], noun: str, name: str) -> Any:

@@ -124,6 +124,9 @@ def _rewritten_line(sample: Sample, done: Rewritten) -> dict[str, Any]:
 
 def _sync(folder: Path) -> None:
     """Let the artifacts reach the disk before the run says that it is done."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in (*filter(Path.is_file, folder.iterdir()), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 LAYOUT = 1
-"""Raised when the content of stage files changes, so that old ones are not mistaken for new."""
+"""Raised when stage files mean something else than before; it is part of every key."""
 
 
 def digest(value: Any) -> str:
@@ -37,7 +38,8 @@ class Stage:
 
     def __init__(self, root: Path, name: str, inputs: Mapping[str, Any]) -> None:
         self.name = name
-        self.key = digest({"layout": LAYOUT, "stage": name, **inputs})
+        software = {"disp": version("disp"), "torch": version("torch"), "layout": LAYOUT}
+        self.key = digest({"software": software, "stage": name, **inputs})
         self.folder = root / f"{name}-{self.key[:24]}"
         self.folder.mkdir(parents=True, exist_ok=True)
 

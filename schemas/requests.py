@@ -26,6 +26,7 @@ class DispHyperparameters(Request):
     retrain_epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    micro_batch: Annotated[int, Field(ge=1, le=65536)] | None = None
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     generation_length: Length | Auto | None = None
     block_length: Length | None = None

@@ -1,9 +1,11 @@
 """Zip, tar and plain folders read member by member; nothing is ever extracted by name."""
 
+import lzma
 import stat
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +15,10 @@ from disp_engine.errors import InvalidDatasetError
 
 MAX_MEMBERS = 200_000
 MAX_MEMBER_BYTES = 512 * 2**20
+DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
+    NotImplementedError,
+)  # fmt: skip
 
 
 @runtime_checkable
@@ -33,7 +39,10 @@ class Member:
 
     def read(self) -> bytes:
         """Return the content, or refuse a member that is too large."""
-        data = self.content.read(MAX_MEMBER_BYTES + 1)
+        try:
+            data = self.content.read(MAX_MEMBER_BYTES + 1)
+        except DAMAGED as error:
+            raise InvalidDatasetError(f"{self.name}: damaged archive: {error}.") from error
         if len(data) > MAX_MEMBER_BYTES:
             raise InvalidDatasetError(f"{self.name}: larger than {MAX_MEMBER_BYTES} bytes.")
         return data
@@ -62,7 +71,7 @@ def members(path: Path) -> Iterator[Member]:
             if len(seen) > MAX_MEMBERS:
                 raise InvalidDatasetError(f"{path.name}: more than {MAX_MEMBERS} members.")
             yield member
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except DAMAGED as error:
         raise InvalidDatasetError(f"{path.name}: damaged archive: {error}.") from error
 
 

@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,6 +20,11 @@ from disp_engine.stages import digest, write_atomically
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 32_000_000
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, TypeError, IndexError, EOFError, struct.error, zlib.error,
+    Warning, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow's readers raise on files that are not pictures, or no longer."""
 IMAGE_MARK = "<image>"
 
 
@@ -39,9 +46,7 @@ class Dataset:
     @property
     def sha256(self) -> str:
         """Digest of all that training and rewriting read: texts and pictures, in order."""
-        return digest(
-            [[s.id, list(s.images), [[t.role, t.text] for t in s.turns]] for s in self.samples]
-        )
+        return content_sha256(self.samples)
 
     def image(self, sha256: str) -> Image.Image:
         """Decode a picture as RGB, or say why it cannot be used."""
@@ -69,6 +74,11 @@ def read_dataset(path: Path, pool: Path) -> Dataset:
     return Dataset(samples, refused, pool, hashes, name, kind(path))
 
 
+def content_sha256(samples: Sequence[Sample]) -> str:
+    """Digest of samples' texts and pictures, in order."""
+    return digest([[s.id, list(s.images), [[t.role, t.text] for t in s.turns]] for s in samples])
+
+
 def decode(content: bytes) -> Image.Image:
     """Decode PNG, JPEG or WebP of reasonable size to RGB."""
     try:
@@ -80,7 +90,7 @@ def decode(content: bytes) -> Image.Image:
             return image.convert("RGB")
     except SampleError:
         raise
-    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise SampleError(f"the picture cannot be decoded: {error}") from error
 
 
@@ -101,6 +111,7 @@ def _records(path: Path, documents: Mapping[str, bytes]) -> tuple[str, list[Any]
     name, content = next(iter(documents.items()))
     try:
         records = json.loads(content, object_pairs_hook=_unique, parse_constant=_no_constant)
+        json.dumps(records, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise InvalidDatasetError(f"{name}: not valid JSON: {error}.") from error
     if not isinstance(records, list):
@@ -126,21 +137,22 @@ def _samples(
     refused: dict[str, str] = {}
     seen: set[str] = set()
     for number, record in enumerate(records):
-        name = str(record.get("id", number)) if isinstance(record, dict) else f"record {number}"
+        given = record.get("id") if isinstance(record, dict) else None
+        name = f"record {number}" if given is None else str(given)
+        if name in seen:
+            name = f"{name} (record {number})"
+        seen.add(name)
         try:
-            if name in seen:
-                raise SampleError("another record has the same id")
             samples.append(_sample(name, record, hashes, folder))
-            seen.add(name)
         except SampleError as error:
-            refused[name if name not in seen else f"{name} (record {number})"] = str(error)
+            refused[name] = str(error)
     return samples, refused
 
 
 def _sample(name: str, record: Any, hashes: Mapping[str, str], folder: PurePosixPath) -> Sample:
     if not isinstance(record, dict):
         raise SampleError("a record must be a JSON object")
-    listed = record.get("image", record.get("images", []))
+    listed = record.get("image") or record.get("images") or []
     images = [listed] if isinstance(listed, str) else listed
     if not isinstance(images, list) or not all(isinstance(i, str) for i in images):
         raise SampleError("`image` must be a member name or a list of them")

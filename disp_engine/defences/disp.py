@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from disp_engine.context import RunContext
-from disp_engine.data.dataset import Dataset
+from disp_engine.data.dataset import Dataset, content_sha256
 from disp_engine.defences.rewriting import Rewriter, Rewritten
 from disp_engine.defences.settings import DispSettings
 from disp_engine.errors import InvalidDatasetError
 from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
 from disp_engine.records import Sample
-from disp_engine.stages import Stage, digest
+from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, Prepared, prepare
 from disp_engine.training.projector import projector_sha256, tune_projector, tuning_inputs
 from disp_engine.training.settings import FineTuning
@@ -88,7 +88,7 @@ class DiSP:
 
     def prepare(self) -> tuple[FeatureCache, Prepared]:
         """Encode every picture and find out which samples can be used."""
-        cache = FeatureCache(self.model, self.context)
+        cache = FeatureCache(self.model, self.cache_root, self.context)
         prepared = prepare(self.training, self.model, cache)
         if not prepared.usable:
             why = next(iter(prepared.failed.values()), "no sample has a picture")
@@ -110,8 +110,7 @@ class DiSP:
     def _tune(
         self, name: str, samples: list[Sample], cache: FeatureCache, settings: FineTuning
     ) -> None:
-        texts = [[s.id, list(s.images), [[t.role, t.text] for t in s.turns]] for s in samples]
-        inputs = tuning_inputs(self.model, digest(texts), settings, self.seed)
+        inputs = tuning_inputs(self.model, content_sha256(samples), settings, self.seed)
         with self._stage(name, inputs, kind="tune") as stage:
             tune_projector(self.model, samples, cache, settings, self.seed, stage, self.context)
 
@@ -124,7 +123,8 @@ class DiSP:
             return evaluator.run(self.sets, stage)
 
     def _score(self, rewriter: Rewriter, prepared: Prepared) -> tuple[dict[str, Any], Stage | None]:
-        inputs = self._inputs(data=self.training.sha256, saliency=vars(rewriter.saliency_settings))
+        data = content_sha256(prepared.usable)
+        inputs = self._inputs(data=data, saliency=vars(rewriter.saliency_settings))
         if self.settings.masking != "saliency":
             return {"estimator": None}, None
         with self._stage("saliency", inputs) as stage:
@@ -134,7 +134,7 @@ class DiSP:
         self, rewriter: Rewriter, prepared: Prepared, scores: Stage | None
     ) -> dict[str, Rewritten]:
         inputs = self._inputs(
-            data=self.training.sha256,
+            data=content_sha256(prepared.usable),
             scores=scores.key if scores else None,
             masking=self.settings.masking,
             ratio=self.settings.mask_ratio,
@@ -148,6 +148,7 @@ class DiSP:
         """The model as it now is, the micro-batch (kept files are cut by it), and `others`."""
         return {
             "model": self.model.revision,
+            "device": self.model.device.type,
             "projector": projector_sha256(self.model.projector),
             "micro_batch": self.settings.micro_batch,
             **others,

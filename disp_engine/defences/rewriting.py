@@ -1,8 +1,9 @@
 """Rewrites responses under masked pictures (Algorithm 1 lines 4-14, Eqs. 9-11)."""
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from disp_engine.context import RunContext, check
+from disp_engine.data.dataset import IMAGE_MARK
 from disp_engine.defences.settings import DispSettings
+from disp_engine.errors import SampleError
 from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.records import Embedded, Sample, Turn
 from disp_engine.saliency.estimator import Saliency, SaliencySettings, estimate_saliency
@@ -24,7 +27,7 @@ from disp_engine.training.order import generator_for
 class Rewritten:
     """A sample's new responses in order, or None with the reason why it has none.
 
-    `masked` counts the hidden visual tokens of each turn, `tokens` all of them.
+    `masked` counts the hidden visual tokens of each turn, `tokens` those of the last prompt.
     """
 
     id: str
@@ -32,6 +35,36 @@ class Rewritten:
     masked: list[int]
     tokens: int
     failure: str | None = None
+
+
+@dataclass(eq=False)
+class Draft:
+    """A sample on its way to new responses."""
+
+    sample: Sample
+    responses: list[str] = field(default_factory=list)
+    masked: list[int] = field(default_factory=list)
+    tokens: int = 0
+    failure: str | None = None
+
+    def wants(self, turn: int) -> bool:
+        """Whether this assistant turn is there to be rewritten."""
+        return self.failure is None and turn < len(self.sample.turns) // 2
+
+    def take(self, text: str) -> None:
+        """Add a response, unless it is none."""
+        turn = len(self.responses) + 1
+        if not text:
+            self.failure = f"the model gave an empty response to turn {turn}"
+        elif IMAGE_MARK in text:
+            self.failure = f"the model's response to turn {turn} contains {IMAGE_MARK}"
+        else:
+            self.responses.append(text)
+
+    def result(self) -> Rewritten:
+        """What is kept of it."""
+        responses = None if self.failure else self.responses
+        return Rewritten(self.sample.id, responses, self.masked, self.tokens, self.failure)
 
 
 @dataclass(frozen=True)
@@ -66,9 +99,10 @@ class Rewriter:
             relative += [_relative_error(s) for s in self._kept(stage, file)]
             self.context.progress(start + len(batch), len(samples), "samples")
         stage.finish()
+        mean = sum(relative) / len(relative)
         return {
             "estimator": "gaussian",
-            "mean_relative_standard_error": sum(relative) / max(1, len(relative)),
+            "mean_relative_standard_error": mean if math.isfinite(mean) else None,
             **asdict(self.saliency_settings),
         }
 
@@ -100,7 +134,7 @@ class Rewriter:
             if number < len(responses):
                 turns.append(Turn("gpt", responses[number]))
         with torch.no_grad():
-            return self.model.embed(self.model.tokenise_prompt(turns), self.cache.of(sample))
+            return self.model.embed(self.model.tokenise_prompt(turns), self.cache.of(sample, turns))
 
     def _estimate(self, prompts: Sequence[Embedded]) -> list[Saliency]:
         return estimate_saliency(self.model, prompts, self.saliency_settings)
@@ -128,31 +162,42 @@ class Rewriter:
         first: Sequence[Saliency] | None,
         scores: Stage | None,
     ) -> list[Rewritten]:
-        responses: list[list[str]] = [[] for _ in batch]
-        masked: list[list[int]] = [[] for _ in batch]
-        tokens = [0] * len(batch)
+        drafts = [Draft(sample) for sample in batch]
         for turn in range(max(len(sample.turns) // 2 for sample in batch)):
-            active = [
-                i
-                for i, sample in enumerate(batch)
-                if len(sample.turns) // 2 > turn and len(responses[i]) == turn
-            ]
-            prompts = [self._prompt(batch[i], responses[i]) for i in active]
-            saliency = [first[i] for i in active] if first and turn == 0 else None
-            chosen = self._choose(prompts, start, turn, saliency, scores)
-            hidden = [
-                hide(prompt, choice, self.model.mask_embedding)
-                for prompt, choice in zip(prompts, chosen, strict=True)
-            ]
-            answers = self.model.denoise(hidden, self.generation)
-            for i, choice, answer in zip(active, chosen, answers, strict=True):
-                masked[i].append(int(choice.sum()))
-                tokens[i] = len(choice)
-                if text := self.model.text(answer).strip():
-                    responses[i].append(text)
-        return [
-            _rewritten(sample, responses[i], masked[i], tokens[i]) for i, sample in enumerate(batch)
+            asked: list[Draft] = []
+            prompts: list[Embedded] = []
+            for draft in drafts:
+                if draft.wants(turn):
+                    self._ask(draft, asked, prompts)
+            known = [first[drafts.index(d)] for d in asked] if first and turn == 0 else None
+            if asked:
+                chosen = self._choose(prompts, start, turn, known, scores)
+                self._answer(asked, prompts, chosen)
+        return [draft.result() for draft in drafts]
+
+    def _ask(self, draft: Draft, asked: list[Draft], prompts: list[Embedded]) -> None:
+        try:
+            prompts.append(self._prompt(draft.sample, draft.responses))
+            asked.append(draft)
+        except SampleError as error:
+            draft.failure = str(error)
+
+    def _answer(
+        self,
+        asked: Sequence[Draft],
+        prompts: Sequence[Embedded],
+        chosen: Sequence[Bool[Tensor, " _"]],
+    ) -> None:
+        """Denoise under the masks, which stay to the last step (Eq. 11)."""
+        hidden = [
+            hide(prompt, choice, self.model.mask_embedding)
+            for prompt, choice in zip(prompts, chosen, strict=True)
         ]
+        answers = self.model.denoise(hidden, self.generation)
+        for draft, choice, answer in zip(asked, chosen, answers, strict=True):
+            draft.masked.append(int(choice.sum()))
+            draft.tokens = len(choice)
+            draft.take(self.model.text(answer).strip())
 
     def _choose(
         self,
@@ -187,10 +232,3 @@ class Rewriter:
 def _relative_error(saliency: Saliency) -> float:
     """Standard error of the scores as a share of their sum, over all tokens together."""
     return float(saliency.standard_error.sum() / saliency.scores.sum().clamp(min=1e-300))
-
-
-def _rewritten(sample: Sample, responses: list[str], masked: list[int], tokens: int) -> Rewritten:
-    if len(responses) < len(sample.turns) // 2:
-        reason = f"the model gave an empty response to turn {len(responses) + 1}"
-        return Rewritten(sample.id, None, masked, tokens, reason)
-    return Rewritten(sample.id, responses, masked, tokens)

@@ -57,10 +57,13 @@ class DispSettings:
             raise InvalidRequestError("hyperparameters: mask_ratio must lie in [0, 1].")
         if self.masking not in ("saliency", "random", "none"):
             raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
-        positive = (self.probes, self.epochs, self.learning_rate, self.batch_size,
-                    self.micro_batch, self.block_length)  # fmt: skip
-        if min(positive) <= 0 or self.top_logits < 2:
-            raise InvalidRequestError("hyperparameters: counts and rates must be positive.")
+        for name in ("probes", "epochs", "retrain_epochs", "learning_rate", "batch_size",
+                     "micro_batch", "block_length", "generation_length", "steps"):  # fmt: skip
+            value = getattr(self, name)
+            if value not in (None, "auto") and value <= 0:
+                raise InvalidRequestError(f"hyperparameters: {name} must be positive.")
+        if self.top_logits < 2:
+            raise InvalidRequestError("hyperparameters: top_logits must be at least 2.")
         if self.generation_length != "auto" and self.generation_length % self.block_length:
             raise InvalidRequestError(
                 "hyperparameters: generation_length must be a multiple of block_length."
@@ -86,12 +89,18 @@ class DispSettings:
             needed = float(np.percentile(response_lengths, 95)) if response_lengths else 1
             length = max(1, math.ceil(needed / self.block_length)) * self.block_length
         steps = None if self.steps == "auto" else self.steps
+        blocks = length // self.block_length
+        if steps is not None and steps % blocks:
+            raise InvalidRequestError(
+                f"hyperparameters: steps must be a multiple of the {blocks} blocks of a response "
+                f"of {length} tokens."
+            )
         return Generation(length=length, block_length=self.block_length, steps=steps)
 
     def saliency(self, generation: Generation, seed: int) -> SaliencySettings:
         """The estimator's settings: the rows of the first block."""
         rows = min(generation.block_length, generation.length)
-        return SaliencySettings(self.probes, self.top_logits, rows, seed)
+        return SaliencySettings(self.probes, self.top_logits, rows, generation.length, seed)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as the report holds them."""

@@ -5,7 +5,7 @@ up to the end of the current block and the k most confident predictions are comm
 tracked by id: a visual token that equals the mask embedding is never taken for one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -94,7 +94,6 @@ def denoise(
     generation: Generation,
     words: Words,
     generator: torch.Generator | None = None,
-    on_step: Callable[[], None] | None = None,
 ) -> list[Int[Tensor, " _"]]:
     """Denoise a response after each prompt; a row gets the ids it would get alone."""
     steps = _steps_per_block(generation)
@@ -108,8 +107,6 @@ def denoise(
             if not active:
                 continue
             _advance(model, active, end, step, generation)
-            if on_step is not None:
-                on_step()
     return [row.answer() for row in rows]
 
 

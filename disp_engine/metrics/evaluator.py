@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import Dataset
+from disp_engine.errors import SampleError
 from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.metrics.evaluation import Answer, measure
 from disp_engine.metrics.success import ContainsAny
-from disp_engine.records import Sample
-from disp_engine.stages import Stage
+from disp_engine.records import Embedded, Sample
+from disp_engine.stages import Stage, digest
 from disp_engine.training.examples import FeatureCache, prepare
 
 
@@ -61,11 +63,12 @@ class Evaluator:
     ) -> list[Answer]:
         prepared = prepare(dataset, self.model, self.cache)
         items = sorted([*prepared.usable, *prepared.without_images], key=lambda s: s.id)
+        cut = digest([item.id for item in items])[:12]
         answers = [
             Answer(sample, "", None, failure=reason) for sample, reason in prepared.failed.items()
         ]
         for start in range(0, len(items), self.micro_batch):
-            file = f"{name}-{start:07d}.json"
+            file = f"{name}-{cut}-{start:07d}.json"
             if not stage.has(file):
                 found = self._batch(items[start : start + self.micro_batch])
                 stage.write_json(file, [asdict(answer) for answer in found])
@@ -75,14 +78,23 @@ class Evaluator:
         return answers
 
     def _batch(self, items: Sequence[Sample]) -> list[Answer]:
-        prompts = [
-            self.model.embed(self.model.tokenise_prompt(item.turns[:1]), self.cache.of(item))
-            for item in items
-        ]
-        responses = self.model.denoise(prompts, self.generation)
-        return [
-            self._answer(item, response) for item, response in zip(items, responses, strict=True)
-        ]
+        prompts: dict[str, Embedded] = {}
+        answers: dict[str, Answer] = {}
+        for item in items:
+            try:
+                prompts[item.id] = self._prompt(item)
+            except SampleError as error:
+                answers[item.id] = Answer(item.id, item.turns[1].text, None, failure=str(error))
+        asked = [item for item in items if item.id in prompts]
+        responses = self.model.denoise(list(prompts.values()), self.generation) if asked else []
+        for item, response in zip(asked, responses, strict=True):
+            answers[item.id] = self._answer(item, response)
+        return [answers[item.id] for item in items]
+
+    @torch.no_grad()
+    def _prompt(self, item: Sample) -> Embedded:
+        first = item.turns[:1]
+        return self.model.embed(self.model.tokenise_prompt(first), self.cache.of(item, first))
 
     def _answer(self, item: Sample, response: Int[Tensor, " T"]) -> Answer:
         reference = item.turns[1].text

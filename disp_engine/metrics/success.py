@@ -1,6 +1,7 @@
 """When an attack has succeeded; the same rule serves poisoning and evaluation."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,13 @@ class ContainsAny:
 
     def __call__(self, response: str) -> bool:
         """Whether the response is what the attacker wanted."""
-        return any(_whole(phrase).search(response) for phrase in self.phrases)
+        text = _plain(response)
+        return any(_whole(_plain(phrase)).search(text) for phrase in self.phrases)
+
+
+def _plain(text: str) -> str:
+    """Compatible forms made one, curly apostrophes made straight."""
+    return unicodedata.normalize("NFKC", text).replace("\u2019", "'")
 
 
 def _whole(phrase: str) -> re.Pattern[str]:

@@ -60,7 +60,7 @@ def _evaluation(outcome: Outcome) -> dict[str, Any]:
     before, after = outcome.before, outcome.after
     rates = [side["clean_performance"] for side in (before, after)]
     relative = None
-    if all(rates) and rates[0]["rate"]:
+    if all(rates) and rates[0]["rate"] and rates[1]["rate"] is not None:
         relative = rates[1]["rate"] / rates[0]["rate"]
     return {"before": before, "after": after, "relative_clean_performance": relative}
 

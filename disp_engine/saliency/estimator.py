@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from disp_engine.diffusion.batch import RaggedBatch, masked_responses
+from disp_engine.errors import InvalidModelError
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.records import Embedded
 from disp_engine.saliency.probes import gaussian_probes
@@ -15,11 +16,15 @@ from disp_engine.saliency.probes import gaussian_probes
 
 @dataclass(frozen=True)
 class SaliencySettings:
-    """Probes m, kept logits K and rows T of the first block (authors' code: 6, 5, 32)."""
+    """Probes m, kept logits K, rows of the first block, length T of the whole response.
+
+    The authors' code has m = 6, K = 5 and one block of 32.
+    """
 
     probes: int = 6
     top_logits: int = 5
     rows: int = 32
+    length: int = 32
     seed: int = 0
 
 
@@ -44,11 +49,12 @@ def estimate_saliency(
 ) -> list[Saliency]:
     """Score the visual tokens of each prompt: one forward, m activation-only backward passes.
 
-    Source: Algorithm 1 lines 5-9 on the clean (unmasked) prompt followed by T masked positions.
+    Source: Algorithm 1 lines 5-9 on the unmasked prompt followed by T masked positions, of which
+    the first block's rows are scored (as the authors' code does).
     """
-    batch = masked_responses(model, prompts, settings.rows)
+    batch = masked_responses(model, prompts, settings.length)
     embeddings = batch.embeddings.detach().requires_grad_()
-    logits = model.logits(embeddings, batch.rows, batch.attended)
+    logits = model.logits(embeddings, batch.rows[:, : settings.rows], batch.attended)
     p, kept = top_logit_fisher(logits, settings.top_logits)
     z = logits.gather(-1, kept)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -76,5 +82,7 @@ def _per_prompt(squares: Float[Tensor, "m B L"], prompts: Sequence[Embedded]) ->
         visual = prompt.visual().to(squares.device)
         mine = 0.5 * squares[:, row, : len(visual)][:, visual]  # Eq. 8
         spread = mine.std(0) if len(mine) > 1 else torch.full_like(mine[0], torch.nan)
+        if not mine.isfinite().all():
+            raise InvalidModelError("saliency is not finite: the model's gradients overflow.")
         found.append(Saliency(mine.mean(0).cpu(), (spread / len(mine) ** 0.5).cpu()))
     return found

@@ -18,9 +18,9 @@ def exact_saliency(
     F is block diagonal over rows, so s_i is half the sum over rows of the variance under p of
     the directional derivatives of the kept logits.
     """
-    batch = masked_responses(model, [prompt], settings.rows)
+    batch = masked_responses(model, [prompt], settings.length)
     embeddings = batch.embeddings.detach().requires_grad_()
-    logits = model.logits(embeddings, batch.rows, batch.attended)
+    logits = model.logits(embeddings, batch.rows[:, : settings.rows], batch.attended)
     p, kept = top_logit_fisher(logits, settings.top_logits)
     z = logits.gather(-1, kept)[0]
     visual = prompt.visual()

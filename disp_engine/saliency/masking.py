@@ -1,6 +1,8 @@
 """Which tokens are hidden, and the prompt with them hidden (Eqs. 9 and 10)."""
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +13,7 @@ from disp_engine.records import Embedded
 
 def most_salient(scores: Float[Tensor, " Lv"], ratio: float) -> Bool[Tensor, " Lv"]:
     """Mark the floor(ratio * Lv) tokens of highest score (Eq. 9); the first wins a tie."""
-    count = int(ratio * len(scores))
+    count = math.floor(Fraction(str(ratio)) * len(scores))  # exact: 0.7 of 90 is 63
     chosen = torch.zeros(len(scores), dtype=torch.bool)
     chosen[scores.argsort(descending=True, stable=True)[:count]] = True
     return chosen

@@ -1,27 +1,34 @@
 """Samples made ready for a model: pictures through the tower once, texts tokenised once."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
 
 from disp_engine.context import RunContext, check
-from disp_engine.data.dataset import Dataset
+from disp_engine.data.dataset import IMAGE_MARK, Dataset
 from disp_engine.errors import SampleError
 from disp_engine.interfaces import DiffusionModel
-from disp_engine.records import Sample, VisualFeatures
+from disp_engine.records import Sample, Turn, VisualFeatures
+from disp_engine.stages import Stage
 
 
 class FeatureCache:
-    """Tower features of every picture seen so far, by the sha256 of its file."""
+    """Tower features of pictures by the sha256 of their files, kept on disk below `root`."""
 
-    def __init__(self, model: DiffusionModel, context: RunContext) -> None:
+    def __init__(self, model: DiffusionModel, root: Path, context: RunContext) -> None:
         self.model = model
         self.context = context
+        self._stage = Stage(root, "features", {"model": model.revision})
         self._features: dict[str, VisualFeatures] = {}
 
     def load(self, dataset: Dataset, names: Sequence[str], batch: int = 64) -> dict[str, str]:
         """Encode the pictures that are not there yet; return those that failed, with reasons."""
         failed: dict[str, str] = {}
-        missing = [name for name in dict.fromkeys(names) if name not in self._features]
+        wanted = [name for name in dict.fromkeys(names) if name not in self._features]
+        missing = [name for name in wanted if not self._restore(name)]
         for start in range(0, len(missing), batch):
             images = {}
             for name in missing[start : start + batch]:
@@ -30,13 +37,29 @@ class FeatureCache:
                 except SampleError as error:
                     failed[name] = str(error)
             encoded = self.model.encode_images(list(images.values())) if images else []
-            self._features.update(zip(images, encoded, strict=True))
+            for name, features in zip(images, encoded, strict=True):
+                self._keep(name, features)
+            self.context.progress(min(start + batch, len(missing)), len(missing), "pictures")
             check(self.context)
         return failed
 
-    def of(self, sample: Sample) -> list[VisualFeatures]:
-        """Features of a sample's pictures, in order."""
-        return [self._features[name] for name in sample.images]
+    def of(self, sample: Sample, turns: Sequence[Turn]) -> list[VisualFeatures]:
+        """Features of the pictures that the first `turns` of a sample show, in order."""
+        shown = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role == "human")
+        return [self._features[name] for name in sample.images[:shown]]
+
+    def _keep(self, name: str, features: VisualFeatures) -> None:
+        self._features[name] = replace(features, tiles=features.tiles.cpu())
+        facts = {"size": json.dumps(features.size)}
+        self._stage.write_tensors(name, {"tiles": features.tiles}, facts)
+
+    def _restore(self, name: str) -> bool:
+        if not self._stage.has(name):
+            return False
+        tensors, facts = self._stage.read_tensors(name)
+        width, height = json.loads(facts["size"])
+        self._features[name] = VisualFeatures(tensors["tiles"], (width, height))
+        return True
 
 
 @dataclass(frozen=True)
@@ -49,7 +72,7 @@ class Prepared:
 
 
 def prepare(dataset: Dataset, model: DiffusionModel, cache: FeatureCache) -> Prepared:
-    """Encode all pictures and tokenise all texts once; a sample that fails falls out alone."""
+    """Encode all pictures and try all texts once; a sample that fails falls out alone."""
     broken = cache.load(dataset, [name for sample in dataset.samples for name in sample.images])
     usable, without, failed = [], [], dict(dataset.refused)
     for sample in dataset.samples:
@@ -59,8 +82,16 @@ def prepare(dataset: Dataset, model: DiffusionModel, cache: FeatureCache) -> Pre
         try:
             if reasons := [broken[name] for name in sample.images if name in broken]:
                 raise SampleError(reasons[0])
-            model.tokenise_example(sample.turns)
+            _try(sample, model, cache)
             usable.append(sample)
         except SampleError as error:
             failed[sample.id] = str(error)
     return Prepared(usable, without, failed)
+
+
+@torch.no_grad()
+def _try(sample: Sample, model: DiffusionModel, cache: FeatureCache) -> None:
+    """Raise SampleError if the sample cannot be trained on or its first prompt not be asked."""
+    model.embed(model.tokenise_example(sample.turns), cache.of(sample, sample.turns))
+    first = sample.turns[:1]
+    model.embed(model.tokenise_prompt(first), cache.of(sample, first))

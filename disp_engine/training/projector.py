@@ -41,7 +41,7 @@ def tune_projector(
         restore_projector(stage, model.projector)
         return
     tokens = [model.tokenise_example(sample.turns) for sample in samples]
-    features = [cache.of(sample) for sample in samples]
+    features = [cache.of(sample, sample.turns) for sample in samples]
 
     def loss_of(indices: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, ""]:
         chosen = indices.tolist()
@@ -58,6 +58,7 @@ def tuning_inputs(
     """All that determines the tuned projector, the model's present projector included."""
     return {
         "model": model.revision,
+        "device": model.device.type,
         "start": projector_sha256(model.projector),
         "data": data_sha256,
         "settings": vars(settings),

@@ -1,5 +1,6 @@
 """Fine-tunes the projector on a dataset: Eqs. 1 and 2, everything else frozen."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from disp_engine.context import RunContext, check
+from disp_engine.errors import InvalidRequestError
 from disp_engine.stages import Stage
 from disp_engine.training.order import batch_indices, generator_for
 from disp_engine.training.settings import FineTuning
@@ -24,7 +26,10 @@ Loss = Callable[[Int[Tensor, " B"], torch.Generator], Float[Tensor, ""]]
 
 @dataclass
 class SavingPace:
-    """Saves at every step while that is cheap, else as often as SAVING_SHARE allows."""
+    """Saves at every step while that is cheap, else as often as SAVING_SHARE allows.
+
+    A kill then costs the steps since the last save, more than one where a save is dear.
+    """
 
     spent: float = 0.0
     started: float = 0.0
@@ -62,6 +67,8 @@ def fine_tune(
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(step, steps)
         loss = _step(accelerator, optimizer, loss_of, samples, settings, seed, step)
+        if not math.isfinite(loss):
+            raise InvalidRequestError(f"training diverged at step {step}: lower learning_rate.")
         context.metric(step, {"loss": loss, "learning_rate": settings.rate(step, steps)})
         context.progress(step + 1, steps, "steps")
         if pace.due() or context.should_abort() or step + 1 == steps:

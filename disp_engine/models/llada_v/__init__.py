@@ -5,7 +5,7 @@ Letters: B batch, L positions, D width of the language model, V vocabulary, N ti
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,7 +62,7 @@ class LladaV:
         self.config, self.prompter, self.revision = config, prompter, revision
         self.language = language.eval().requires_grad_(False)
         self.tower = tower.eval().requires_grad_(False)
-        self.projector: nn.Module = projector
+        self.projector: nn.Module = projector.float()  # small updates would vanish in bf16
         self.newline = None if newline is None else newline.requires_grad_(False)
 
     @classmethod
@@ -127,7 +127,7 @@ class LladaV:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the frozen language model; the projector may be trained in another."""
+        """Of the frozen language model; the projector is kept in float32."""
         return self.language.lm_head.weight.dtype
 
     @property
@@ -243,7 +243,6 @@ class LladaV:
         prompts: Sequence[Embedded],
         generation: Generation,
         generator: torch.Generator | None = None,
-        on_step: Callable[[], None] | None = None,
     ) -> list[Int[Tensor, " _"]]:
         """Denoise one response for each prompt; ids up to the stop, then the suffix."""
         words = sampler.Words(
@@ -254,7 +253,7 @@ class LladaV:
         )
         with torch.inference_mode():
             rows = [prompt.embeddings for prompt in prompts]
-            answers = sampler.denoise(self, rows, generation, words, generator, on_step)
+            answers = sampler.denoise(self, rows, generation, words, generator)
         return [answer.clone() for answer in answers]
 
     def collate(self, batch: Sequence[Embedded]) -> Collated:
@@ -326,8 +325,8 @@ class LladaV:
         return (opens.cumsum(dim=1) - 2).clamp(min=0)
 
     def save_projector(self, path: Path) -> None:
-        """Write the projector as safetensors under the official names."""
-        save_projector(self, path)
+        """Write the projector as safetensors under the official names, in the model's dtype."""
+        save_projector(self.projector, self.dtype, path)
 
     def text(self, ids: Int[Tensor, " T"]) -> str:
         """The response without special tokens."""
