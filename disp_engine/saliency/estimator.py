@@ -81,7 +81,8 @@ def _per_prompt(squares: Float[Tensor, "m B L"], prompts: Sequence[Embedded]) ->
     for row, prompt in enumerate(prompts):
         visual = prompt.visual().to(squares.device)
         mine = 0.5 * squares[:, row, : len(visual)][:, visual]  # Eq. 8
-        spread = mine.std(0) if len(mine) > 1 else torch.full_like(mine[0], torch.nan)
+        known = len(mine) > 1 and mine.shape[1] > 0
+        spread = mine.std(0) if known else torch.full_like(mine[0], torch.nan)
         if not mine.isfinite().all():
             raise InvalidModelError("saliency is not finite: the model's gradients overflow.")
         found.append(Saliency(mine.mean(0).cpu(), (spread / len(mine) ** 0.5).cpu()))

@@ -15,6 +15,7 @@ from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.defences.disp import DiSP, Outcome
 from disp_engine.defences.settings import DispSettings
 from disp_engine.errors import Aborted
+from disp_engine.metrics.evaluation import Answer, attack_success
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.models.llada_v import LladaV
@@ -128,6 +129,30 @@ def test_a_sample_that_fails_is_quarantined_and_in_no_output(tmp_path: Path) -> 
     for side in (outcome.before, outcome.after):
         assert side["asr_with_trigger"]["failed"] == 1
         assert side["asr_with_trigger"]["scored"] == 2
+
+
+def test_a_prompt_beyond_the_models_limit_falls_out_alone(tmp_path: Path) -> None:
+    long = record("long")
+    long["conversations"][0]["value"] = "<image>\n" + "why " * 5000
+    outcome, _ = run(dataset(tmp_path, [*RECORDS, long]), tmp_path)
+    assert "positions" in outcome.quarantined["long"]
+    assert outcome.before["asr_with_trigger"]["failed"] == 1
+    assert set(outcome.rewritten) | set(outcome.quarantined) == {"a", "b", "c", "long"}
+
+
+def test_a_picture_may_come_in_a_later_turn(tmp_path: Path) -> None:
+    late = record("late", turns=2)
+    late["conversations"][0]["value"] = "Hello?"
+    late["conversations"][2]["value"] = "<image>\nAnd this?"
+    outcome, _ = run(dataset(tmp_path, [*RECORDS, late]), tmp_path)
+    assert outcome.rewritten["late"].masked[0] == 0
+    assert outcome.rewritten["late"].masked[1] > 0
+
+
+def test_an_empty_answer_is_not_a_safe_one() -> None:
+    answers = [Answer("a", "x", "Sorry."), Answer("b", "x", "  "), Answer("c", "x", None)]
+    rate = attack_success(answers, ContainsAny(("sorry",)))
+    assert (rate.successes, rate.scored, rate.failed) == (1, 1, 2)
 
 
 def test_later_turns_are_rewritten_after_the_rewritten_ones(
