@@ -9,11 +9,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import Forbidden, Unauthenticated
 from api.gateway import AnyGateway
+from schemas.requests import MODEL_ID
 from storage.errors import NotFound
 from storage.interfaces import ApiKey
 
 bearer = HTTPBearer(auto_error=False, description="An API key: `disp_<id>_<secret>`.")
-ID_PATTERN = re.compile(r"[a-z]+_[0-9a-f]{32}")
+ID = re.compile(r"[a-z]+_[0-9a-f]{32}")
 
 
 def authenticated(
@@ -36,9 +37,9 @@ def _with_scope(scope: str) -> Callable[[ApiKey], str]:
     return tenant
 
 
-def _id_named(name: str) -> Callable[[str], str]:
+def _id_named(name: str, pattern: re.Pattern[str] = ID) -> Callable[[str], str]:
     def well_formed(value: Annotated[str, Path(alias=name)]) -> str:
-        if ID_PATTERN.fullmatch(value) is None:
+        if pattern.fullmatch(value) is None:
             raise NotFound(name)
         return value
 
@@ -51,3 +52,4 @@ Submitter = Annotated[str, Depends(_with_scope("submit"))]
 """The tenant of a key that may create, cancel and delete."""
 FileIdInPath = Annotated[str, Depends(_id_named("file_id"))]
 JobIdInPath = Annotated[str, Depends(_id_named("job_id"))]
+ModelIdInPath = Annotated[str, Depends(_id_named("model_id", re.compile(MODEL_ID)))]

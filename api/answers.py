@@ -17,6 +17,7 @@ DESCRIPTIONS = {
     415: "Neither a zip nor a tar archive.",
     416: "No such bytes.",
     422: "The request is not as documented, or names something that does not exist.",
+    503: "A part that the service depends on does not answer.",
 }
 
 

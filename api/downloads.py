@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from api.errors import RangeNotSatisfiable
 from storage.interfaces import ArtifactStore
 
-RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)")
+RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})")
 
 
 @dataclass(frozen=True)

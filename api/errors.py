@@ -77,6 +77,7 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     storage.UnknownFile: (422, ErrorCode.FILE_NOT_FOUND),
     storage.UnknownModel: (422, ErrorCode.MODEL_NOT_FOUND),
     storage.IdempotencyKeyReused: (422, ErrorCode.IDEMPOTENCY_KEY_REUSED),
+    storage.StoreAway: (503, ErrorCode.UNAVAILABLE),
 }
 BY_STATUS: Mapping[int, ErrorCode] = {
     404: ErrorCode.NOT_FOUND,
@@ -137,6 +138,8 @@ async def _answer_storage(request: Request, error: Exception) -> JSONResponse:
     found = CODES.get(type(error))
     if found is None:
         return await _answer_fault(request, error)
+    if found[0] >= 500:
+        log.error("store_away", path=request.url.path, exc_info=error)
     param = getattr(error, "param", PARAMS.get(type(error)))
     return problem(*found, _message(type(error)), param=param)
 

@@ -40,11 +40,13 @@ class Child:
         environment: Mapping[str, str],
         log_path: Path,
         pass_fds: Sequence[int] = (),
+        on_death: Callable[[int], None] = lambda status: None,
     ) -> None:
         self._command = list(command)
         self._environment = dict(environment)
         self._log_path = log_path
         self._pass_fds = tuple(pass_fds)
+        self._on_death = on_death
         self._backoff_s = BACKOFF_S[0]
         self._start_at = 0.0
         self._started_at = 0.0
@@ -58,8 +60,9 @@ class Child:
     def keep_alive(self) -> bool:
         """Start the child if it does not run and its pause is over; tells whether it did."""
         now = time.monotonic()
-        if self._process is not None and self._process.poll() is not None:
+        if self._process is not None and (status := self._process.poll()) is not None:
             self._note_death(now)
+            self._on_death(status)
         if self._process is not None or now < self._start_at:
             return False
         self._start()

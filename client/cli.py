@@ -1,10 +1,12 @@
 """The command `disp`. Results go to stdout, everything else to stderr.
 
-Exit status: 0 ok, 1 the job failed, 2 usage, 3 refused input, 4 not authorised, 5 unavailable.
+Exit status: 0 ok, 1 the job failed, 2 usage, 3 refused input, 4 not authorised, 5 unavailable,
+130 stopped by its user.
 """
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import BaseModel, ValidationError
 
-from client.config import DATA_FOLDER, NotConfigured, find_connection
+from client.config import DATA_FOLDER, MODEL, NotConfigured, find_connection
 from client.errors import Broken, DispError, JobFailed, NotAuthorised, ServiceError, Unavailable
 from client.sdk import Client
 from schemas.files import FilePurpose
@@ -25,10 +27,13 @@ from schemas.requests import (
     Method,
     SuccessMatcher,
 )
+from storage.errors import StorageError
 
-FAILED, USAGE, REFUSED, NOT_AUTHORISED, UNAVAILABLE = 1, 2, 3, 4, 5
+FAILED, USAGE, REFUSED, NOT_AUTHORISED, UNAVAILABLE, STOPPED = 1, 2, 3, 4, 5, 130
+ENGINE_REFUSED, ENGINE_STOPPED = 2, 75
+SHORT_PATIENCE_S, LONG_PATIENCE_S = 5.0, 60.0
 FILE_ID = re.compile(r"file_[0-9a-f]{32}")
-MODEL = "disp-tiny-llada-v"
+NOT_YET_UPLOADED = "file_" + "0" * 32
 
 app = typer.Typer(
     name="disp",
@@ -61,6 +66,26 @@ def serve(
     from client.serve import serve as run
 
     run(data, host, port, announce)
+
+
+@app.command()
+def prepare(
+    database_url: Annotated[str, typer.Option(envvar="DISP_DATABASE_URL", show_envvar=True)],
+    tenant: Annotated[str, typer.Option(help="Whose key it is.")] = "default",
+    key: Annotated[bool, typer.Option(help="Issue an API key and print it.")] = True,
+) -> None:
+    """Migrate a database, register the built-in models, issue an API key."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from client.prepare import issue_key, prepare_database
+
+    try:
+        if key:
+            print(issue_key(database_url, tenant))
+        else:
+            prepare_database(database_url).close()
+    except SQLAlchemyError as error:
+        leave(f"error: this database cannot be prepared: {error}", USAGE)
 
 
 @app.command()
@@ -137,20 +162,21 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Upload a dataset and create a job that purifies it."""
-    method = build_method(mask_ratio, masking, epochs)
     if (triggered is None) != (not phrase):
         leave("--triggered and --phrase are given together or not at all", USAGE)
-    with open_client(url, api_key) as client:
-        evaluation = upload_evaluation(client, triggered, clean, phrase or [])
-        request = DefenseJobCreate(
-            model=model,
-            training_file=file_id(client, training, FilePurpose.FINE_TUNE),
-            evaluation=evaluation,
-            method=method,
-            seed=seed,
-            suffix=suffix,
-        )
-        job = client.create_job(request)
+    for given in filter(None, (training, triggered, clean)):
+        require_archive(given)
+    draft = DefenseJobCreate(
+        model=model,
+        training_file=NOT_YET_UPLOADED,
+        evaluation=draft_evaluation(triggered, clean, phrase or []),
+        method=build_method(mask_ratio, masking, epochs),
+        seed=seed,
+        suffix=suffix,
+    )
+    patience_s = LONG_PATIENCE_S if follow else SHORT_PATIENCE_S
+    with open_client(url, api_key, patience_s) as client:
+        job = client.create_job(upload_inputs(client, draft, training, triggered, clean))
         announce(f"created {job.id}")
         end_with(watch_to_end(client, job.id) if follow else job, as_json)
 
@@ -191,7 +217,7 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Follow a job to its end."""
-    with open_client(url, api_key) as client:
+    with open_client(url, api_key, LONG_PATIENCE_S) as client:
         end_with(watch_to_end(client, job_id), as_json)
 
 
@@ -207,14 +233,14 @@ def cancel(
 @app.command()
 def fetch(
     job_id: Annotated[str, typer.Argument()],
-    out: Annotated[Path, typer.Option(help="Where the artifacts go.")] = Path("artifacts"),
+    out: Annotated[Path | None, typer.Option(help="Where they go [artifacts/JOB].")] = None,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: Json = False,
 ) -> None:
     """Download a job's artifacts, checked against the manifest; a second call resumes."""
-    with open_client(url, api_key) as client:
-        paths = client.fetch(job_id, out)
+    with open_client(url, api_key, LONG_PATIENCE_S) as client:
+        paths = client.fetch(job_id, out or Path("artifacts") / job_id)
     if as_json:
         print_json([str(path) for path in paths])
     else:
@@ -260,12 +286,13 @@ def purify(
     )
     with open_view() as view:
         end = run_engine(run, view)
+    if end.status == ENGINE_STOPPED:
+        kept = f"all finished work is kept in {run.work_dir}"
+        leave(f"stopped; {kept}: the same command goes on from there", STOPPED)
     if end.status != 0:
         told = end.error.message if end.error else end.log_tail
-        leave(
-            f"the engine ended with status {end.status}: {told}",
-            REFUSED if end.status == 2 else FAILED,
-        )
+        code = REFUSED if end.status == ENGINE_REFUSED else FAILED
+        leave(f"the engine ended with status {end.status}: {told}", code)
     show_local_report(out, as_json)
 
 
@@ -273,39 +300,66 @@ def build_method(mask_ratio: float | None, masking: str | None, epochs: float | 
     """The method with only those settings that were given."""
     given: dict[str, Any] = {"mask_ratio": mask_ratio, "masking": masking, "epochs": epochs}
     known = {name: value for name, value in given.items() if value is not None}
-    try:
-        return Method(hyperparameters=DispHyperparameters(**known))
-    except ValidationError as error:
-        leave(str(error), USAGE)
+    return Method(hyperparameters=DispHyperparameters(**known))
 
 
-def upload_evaluation(
-    client: Client, triggered: str | None, clean: str | None, phrases: Sequence[str]
+def require_archive(given: str) -> None:
+    """Leave unless it is the id of a file, or a file on this machine."""
+    path = Path(given)
+    if path.is_dir():
+        pack = f"cd {shlex.quote(given)} && zip -r ../data.zip ."
+        leave(f"{given} is a folder; pack it and submit the archive: {pack}", USAGE)
+    if not FILE_ID.fullmatch(given) and not path.is_file():
+        leave(f"no such file: {given}", USAGE)
+
+
+def draft_evaluation(
+    triggered: str | None, clean: str | None, phrases: Sequence[str]
 ) -> Evaluation | None:
-    """Upload what there is to measure with; None if there is nothing."""
+    """What to measure, before its files are uploaded; None if there is nothing."""
     if triggered is None and clean is None:
         return None
     return Evaluation(
-        triggered_file=file_id(client, triggered, FilePurpose.EVALUATION) if triggered else None,
-        clean_file=file_id(client, clean, FilePurpose.EVALUATION) if clean else None,
+        triggered_file=NOT_YET_UPLOADED if triggered else None,
+        clean_file=NOT_YET_UPLOADED if clean else None,
         success=SuccessMatcher(phrases=list(phrases)) if phrases else None,
     )
 
 
-def file_id(client: Client, given: str, purpose: FilePurpose) -> str:
+def upload_inputs(
+    client: Client,
+    draft: DefenseJobCreate,
+    training: str,
+    triggered: str | None,
+    clean: str | None,
+) -> DefenseJobCreate:
+    """Upload what is not yet there; the draft with the ids of its files."""
+    evaluation = draft.evaluation
+    if evaluation is not None:
+        files = {
+            "triggered_file": file_id(client, triggered, FilePurpose.EVALUATION),
+            "clean_file": file_id(client, clean, FilePurpose.EVALUATION),
+        }
+        evaluation = evaluation.model_copy(update=files)
+    training_file = file_id(client, training, FilePurpose.FINE_TUNE)
+    changes = {"training_file": training_file, "evaluation": evaluation}
+    return draft.model_copy(update=changes)
+
+
+def file_id(client: Client, given: str | None, purpose: FilePurpose) -> str | None:
     """The id itself, or that of the file which is now uploaded."""
-    if FILE_ID.fullmatch(given):
+    if given is None or FILE_ID.fullmatch(given):
         return given
-    if not Path(given).is_file():
-        leave(f"no such file: {given}", USAGE)
     announce(f"uploading {given}")
     return client.upload(Path(given), purpose).id
 
 
-def open_client(url: str | None, api_key: str | None) -> Client:
+def open_client(
+    url: str | None, api_key: str | None, patience_s: float = SHORT_PATIENCE_S
+) -> Client:
     """A client of the service that options, environment or a nearby data folder name."""
     connection = find_connection(url, api_key)
-    return Client(connection.url, connection.api_key)
+    return Client(connection.url, connection.api_key, patience_s=patience_s)
 
 
 def watch_to_end(client: Client, job_id: str) -> Job:
@@ -390,12 +444,24 @@ def exit_code(error: DispError) -> int:
             return UNAVAILABLE
 
 
+def describe(error: ValidationError) -> str:
+    """What is wrong with which setting, one line for each."""
+    wrong = [(".".join(map(str, entry["loc"])), entry["msg"]) for entry in error.errors()]
+    return "\n".join(f"{place}: {message}" if place else message for place, message in wrong)
+
+
 def main() -> None:
     """Run the command and turn what goes wrong into an exit status."""
     try:
         app()
     except DispError as error:
         leave(f"error: {error}", exit_code(error))
+    except StorageError as error:
+        leave(f"error: {error}", UNAVAILABLE)
+    except ValidationError as error:
+        leave(f"error: {describe(error)}", USAGE)
+    except OSError as error:
+        leave(f"error: {error}", USAGE)
 
 
 if __name__ == "__main__":

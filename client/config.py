@@ -10,6 +10,7 @@ from client.errors import DispError
 DATA_FOLDER = Path("disp-data")
 SERVE_FILE = "serve.json"
 KEY_FILE = "api_key"
+MODEL = "disp-tiny-llada-v"
 
 
 class NotConfigured(DispError):
@@ -17,6 +18,14 @@ class NotConfigured(DispError):
 
     def __str__(self) -> str:
         return str(type(self).__doc__)
+
+
+class HalfConfigured(NotConfigured):
+    """A URL and a key belong together: give both options, or both DISP_URL and DISP_API_KEY."""
+
+
+class NoApiKey(NotConfigured):
+    """The API key has characters that no API key has: copy it again, `disp_` and all."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +39,29 @@ class Connection:
 def find_connection(
     url: str | None = None, api_key: str | None = None, start: Path | None = None
 ) -> Connection:
-    """Options first, then the environment, then `disp-data` in `start` or the folders above it."""
-    url, api_key = url or os.environ.get("DISP_URL"), api_key or os.environ.get("DISP_API_KEY")
-    if url and api_key:
-        return Connection(url, api_key)
+    """Options first, then the environment, then `disp-data` in `start` or the folders above it.
+
+    URL and key come from one of these: no key is sent to a service that it was not meant for.
+    """
     local = _nearest(start or Path.cwd())
+    environment = os.environ.get("DISP_URL"), os.environ.get("DISP_API_KEY")
+    for said_url, said_key in ((url, api_key), environment):
+        if said_url or said_key:
+            return _complete(said_url, said_key, local)
     if local is None:
         raise NotConfigured
-    return Connection(url or local.url, api_key or local.api_key)
+    return local
+
+
+def _complete(url: str | None, api_key: str | None, local: Connection | None) -> Connection:
+    """The connection that was said, or the local one if just its URL was."""
+    if url and not api_key and local is not None and url.rstrip("/") == local.url:
+        return local
+    if not url or not api_key:
+        raise HalfConfigured
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise NoApiKey
+    return Connection(url, api_key)
 
 
 def read_connection(data: Path) -> Connection:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.children import dies_with
-from client.config import SERVE_FILE, Connection, read_connection
+from client.config import MODEL, SERVE_FILE, Connection, read_connection
 from client.errors import JobFailed, Unavailable
 from client.progress import open_view
 from client.sdk import Client
@@ -30,7 +30,6 @@ from schemas.requests import (
     SuccessMatcher,
 )
 
-MODEL = "disp-tiny-llada-v"
 START_S = 60.0
 STOP_S = 120.0
 Masking = Literal["saliency", "random", "none"]
@@ -56,6 +55,7 @@ class DemoResult:
 def run_demo(out: Path, *, samples: int, test: int, seed: int, ablate: bool) -> DemoResult:
     """Poison, serve, upload, purify, fetch."""
     with running_service(out / "service") as client:
+        cancel_unfinished(client)
         _say(f"poisoning {samples} samples into {out / 'data'}")
         data = build_demo(out / "data", samples=samples, test=test, seed=seed)
         request = upload_set(client, data, seed)
@@ -66,6 +66,18 @@ def run_demo(out: Path, *, samples: int, test: int, seed: int, ablate: bool) -> 
             masking: _ablate(client, request, masking) for masking in (ABLATIONS if ablate else ())
         }
     return DemoResult(report, ablations, paths)
+
+
+def cancel_unfinished(client: Client) -> None:
+    """A demo that was broken off has left its job; nobody waits for that one any more."""
+    after, more = None, True
+    while more:
+        page = client.jobs(limit=100, after=after)
+        for job in page.data:
+            if not job.status.terminal:
+                _say(f"cancelling {job.id} of an earlier demo")
+                client.cancel(job.id)
+        after, more = page.last_id, page.has_more
 
 
 def upload_set(client: Client, data: PoisonedSet, seed: int) -> DefenseJobCreate:
@@ -102,6 +114,7 @@ def running_service(data: Path) -> Iterator[Client]:
         with Client(connection.url, connection.api_key) as client:
             yield client
     finally:
+        _say("stopping the service…")
         stop_service(process)
 
 
@@ -110,9 +123,15 @@ def await_service(data: Path, process: "subprocess.Popen[bytes]") -> Connection:
     deadline = time.monotonic() + START_S
     while not _announced(data, process.pid):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise Unavailable(f"the service did not start, see {data / 'serve.log'}")
+            raise Unavailable(f"the service did not start: {_last_line(data / 'serve.log')}")
         time.sleep(0.05)
     return read_connection(data)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return f"{said} (see {log})"
 
 
 def _announced(data: Path, pid: int) -> bool:

@@ -12,6 +12,10 @@ class Unavailable(DispError):
     """The service cannot be reached: check the URL and whether `disp serve` runs."""
 
 
+class NotOurService(Unavailable):
+    """What answers there is no DiSP service, or one of another version: check the URL."""
+
+
 class IntegrityError(DispError):
     """The bytes that came do not have the sha256 of the manifest: fetch again."""
 

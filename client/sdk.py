@@ -1,10 +1,12 @@
 """The service as a Python object.
 
-Reading calls and job creation (which carries an Idempotency-Key) are repeated for `patience_s` when
-the service cannot be reached, so a gateway that restarts goes unnoticed.
+A call that meets no service, or one that is away, is repeated for `patience_s` from its first
+failure on, so a gateway that restarts goes unnoticed. Job creation carries an Idempotency-Key; an
+upload whose answer was lost is stored a second time, which costs space and nothing else.
 """
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +18,7 @@ from uuid import uuid4
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from client.errors import IntegrityError, Unavailable, service_error
+from client.errors import IntegrityError, NotOurService, Unavailable, service_error
 from schemas.artifacts import ArtifactEntry, Manifest
 from schemas.errors import Problem
 from schemas.files import File, FilePurpose
@@ -32,6 +34,8 @@ Answer = TypeVar("Answer")
 POLL_S = (0.2, 2.0)
 RETRY_S = (0.1, 3.0)
 AWAY = frozenset({502, 503, 504})
+FOREIGN = frozenset({404, 405, 501})
+HOPELESS = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.DecodingError)
 UPLOAD_TIMEOUT = httpx2.Timeout(30.0, read=600.0, write=120.0)
 
 
@@ -47,13 +51,16 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self._patience_s = patience_s
-        self._http = httpx2.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"},
-            timeout=30.0,
-            transport=transport,
-            trust_env=False,
-        )
+        try:
+            self._http = httpx2.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {api_key}"},
+                timeout=30.0,
+                transport=transport,
+                trust_env=False,
+            )
+        except httpx2.InvalidURL as error:
+            raise Unavailable(f"{Unavailable.__doc__} [{error}]") from error
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +78,7 @@ class Client:
         self._http.close()
 
     def upload(self, path: Path, purpose: FilePurpose = FilePurpose.FINE_TUNE) -> File:
-        """Send a file without holding it in memory; repeated only if nothing was sent yet."""
+        """Send a file without holding it in memory; one that broke off is sent from its start."""
 
         def send() -> httpx2.Response:
             with path.open("rb") as file:
@@ -82,7 +89,7 @@ class Client:
                     timeout=UPLOAD_TIMEOUT,
                 )
 
-        return _parse(File, self._patiently(send, (httpx2.ConnectError,)))
+        return _parse(File, self._answered(send))
 
     def models(self) -> Sequence[Model]:
         """All models that a job may name."""
@@ -97,7 +104,7 @@ class Client:
         body = request.model_dump_json(exclude_none=True)
         return _parse(
             Job,
-            self._patiently(
+            self._answered(
                 lambda: self._http.post("/v1/defense/jobs", content=body, headers=headers)
             ),
         )
@@ -113,7 +120,7 @@ class Client:
     def cancel(self, job_id: str) -> Job:
         """Ask the job to stop; a finished one stays as it is."""
         path = f"/v1/defense/jobs/{job_id}/cancel"
-        return _parse(Job, self._patiently(lambda: self._http.post(path)))
+        return _parse(Job, self._answered(lambda: self._http.post(path)))
 
     def events(self, job_id: str, *, after: str | None = None) -> Iterator[Event]:
         """Yield events from the first (or the one behind `after`) until the job has ended."""
@@ -160,11 +167,9 @@ class Client:
 
     def fetch(self, job_id: str, folder: Path) -> list[Path]:
         """Download every artifact into `folder`, going on where an earlier call was cut off."""
+        entries = self.artifacts(job_id).artifacts
         folder.mkdir(parents=True, exist_ok=True)
-        return [
-            self.fetch_artifact(job_id, entry, folder / entry.name)
-            for entry in self.artifacts(job_id).artifacts
-        ]
+        return [self.fetch_artifact(job_id, entry, folder / entry.name) for entry in entries]
 
     def fetch_artifact(self, job_id: str, entry: ArtifactEntry, path: Path) -> Path:
         """Download one artifact; `path` appears only when its sha256 is right."""
@@ -172,7 +177,7 @@ class Client:
             return path
         part = path.with_name(f".{path.name}.{entry.sha256[:12]}.part")
         url = f"/v1/defense/jobs/{job_id}/artifacts/{entry.name}"
-        self._patiently_do(lambda: self._fill(part, url, entry))
+        self._patiently(lambda: self._fill(part, url, entry), lambda: _size(part))
         if _sha256(part) != entry.sha256:
             part.unlink()
             raise IntegrityError(f"{IntegrityError.__doc__} [{entry.name}]")
@@ -199,34 +204,30 @@ class Client:
 
     def _get(self, path: str, **query: str | int | None) -> httpx2.Response:
         given = {name: value for name, value in query.items() if value is not None}
-        return self._patiently(lambda: self._http.get(path, params=given))
+        return self._answered(lambda: self._http.get(path, params=given))
 
-    def _patiently(
-        self,
-        send: Callable[[], httpx2.Response],
-        repeatable: tuple[type[Exception], ...] = (httpx2.TransportError,),
-    ) -> httpx2.Response:
+    def _answered(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
         def call() -> httpx2.Response:
             response = send()
             _raise_for(response)
             return response
 
-        return self._patiently_do(call, repeatable)
+        return self._patiently(call)
 
-    def _patiently_do(
-        self,
-        call: Callable[[], Answer],
-        repeatable: tuple[type[Exception], ...] = (httpx2.TransportError,),
+    def _patiently(
+        self, call: Callable[[], Answer], progress: Callable[[], int] = lambda: 0
     ) -> Answer:
-        deadline = time.monotonic() + self._patience_s
-        pause = RETRY_S[0]
+        """Repeat `call`; patience begins with a failure, and anew with one after progress."""
+        deadline, pause = math.inf, RETRY_S[0]
         while True:
+            before = progress()
             try:
                 return call()
-            except (httpx2.TransportError, _Away) as error:
-                if not isinstance(error, (*repeatable, _Away)):
-                    raise Unavailable(f"{Unavailable.__doc__} [{error}]") from error
-                if time.monotonic() + pause > deadline:
+            except (httpx2.RequestError, _Away) as error:
+                now = time.monotonic()
+                if deadline == math.inf or progress() > before:
+                    deadline, pause = now + self._patience_s, RETRY_S[0]
+                if isinstance(error, HOPELESS) or now + pause > deadline:
                     raise Unavailable(f"{Unavailable.__doc__} [{error}]") from error
             time.sleep(pause)
             pause = min(2 * pause, RETRY_S[1])
@@ -240,7 +241,10 @@ def _raise_for(response: httpx2.Response) -> None:
     if response.status_code in AWAY:
         raise _Away(f"status {response.status_code}")
     if response.status_code >= 400:
-        raise service_error(response.status_code, _problem(response))
+        problem = _problem(response)
+        if problem is None and response.status_code in FOREIGN:
+            raise NotOurService(f"{NotOurService.__doc__} [{response.request.url}]")
+        raise service_error(response.status_code, problem)
 
 
 def _problem(response: httpx2.Response) -> Problem | None:
@@ -251,7 +255,14 @@ def _problem(response: httpx2.Response) -> Problem | None:
 
 
 def _parse(shape: type[Shape], response: httpx2.Response) -> Shape:
-    return shape.model_validate_json(response.content)
+    try:
+        return shape.model_validate_json(response.content)
+    except ValidationError as error:
+        raise NotOurService(f"{NotOurService.__doc__} [{response.request.url}]") from error
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _sha256(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from client.progress import View
 from client.sdk import Client
-from schemas.jobs import Job
+from schemas.jobs import Job, JobStatus
 
 
 class Follower:
@@ -13,9 +13,13 @@ class Follower:
         self._job_id = job_id
         self._view = view
         self._after: str | None = None
+        self._said_queued = False
 
     def see(self, job: Job) -> None:
         """Take in the job's present state."""
+        if job.status is JobStatus.QUEUED and not self._said_queued:
+            self._said_queued = True
+            self._view.say("queued: waiting for the runner")
         for step in job.steps:
             self._view.show(step)
         self._show_events()

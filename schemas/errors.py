@@ -41,7 +41,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     """A fault of the service (500)."""
     UNAVAILABLE = "unavailable"
-    """A part that the service depends on does not answer (503)."""
+    """A part that the service depends on does not answer; try again (503)."""
 
     INVALID_DATASET = "invalid_dataset"
     """A job failed: a dataset cannot be read as LLaVA JSON with images."""
@@ -50,7 +50,7 @@ class ErrorCode(StrEnum):
     INVALID_REQUEST = "invalid_request"
     """A job failed: the settings do not fit the model or the data."""
     ENGINE_ERROR = "engine_error"
-    """A job failed: the engine broke."""
+    """A job failed: the engine broke, in several attempts in a row if trying again could help."""
     WORKER_LOST = "worker_lost"
     """A job failed: its workers died too often in a row without progress."""
 

@@ -54,7 +54,10 @@ class StepStatus(StrEnum):
 
 
 class Step(Resource):
-    """One stage of one job; `attempt` is the last attempt that touched it."""
+    """One stage of one job; `attempt` is the last attempt that touched it.
+
+    `done` and `total` count `unit`: samples, pictures or steps of the optimiser.
+    """
 
     name: StageName
     status: StepStatus = StepStatus.PENDING

@@ -47,5 +47,9 @@ class KeyRefused(StorageError):
     """A key is a relative path of plain names: it has no `..`, no empty part and no leading `/`."""
 
 
+class StoreAway(StorageError):
+    """The database cannot be reached or is locked by others: try again in a moment."""
+
+
 class MigrationMissing(StorageError):
     """The database is not at this version's schema: run `storage.migrate.upgrade(url)`."""

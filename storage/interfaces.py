@@ -281,7 +281,7 @@ class LeaseStore(Protocol):
         `owner` string, for an owner that claims again has lost its earlier attempt. The last two
         count as a loss; a job that has been lost more than `max_losses` times in a row without
         progress is failed with `worker_lost` instead. The status becomes `validating_files`, or
-        stays `cancelling`: heartbeat at once to learn of it.
+        stays `cancelling`, whatever was lost: heartbeat at once to learn of it.
         """
         ...
 
@@ -312,6 +312,14 @@ class LeaseStore(Protocol):
 
     def release(self, claim: Claim) -> None:
         """Hand the job back unharmed (soft shutdown): queued again, no loss counted."""
+        ...
+
+    def fault(self, claim: Claim, error: JobError, *, max_faults: int = 3) -> bool:
+        """Note in the history that the attempt broke with an error that might pass.
+
+        The `max_faults`th attempt in a row to break ends the job with its error; tells whether
+        this one did. Otherwise the lease is left to run out.
+        """
         ...
 
     def succeed(self, claim: Claim, manifest_key: str, result: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
 
+from storage.sql.backend import reachable
 from storage.sql.engine import open_engine
 
 
@@ -13,7 +14,7 @@ def upgrade(url: str) -> None:
     """Run all missing migrations in one transaction; safe when several processes try at once."""
     engine = open_engine(url)
     try:
-        with engine.begin() as connection:
+        with reachable(), engine.begin() as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(17476)"))
             config = Config()

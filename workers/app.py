@@ -8,7 +8,7 @@ REMAP_SIGTERM=SIGQUIT: `celery -A workers.app worker -n gpu0@%h -Q disp.gpu -c 1
 from celery import Celery
 from celery.signals import setup_logging
 
-from schemas.tasks import QUEUE
+from schemas.tasks import KEY_PREFIX, QUEUE
 from workers.logs import configure_logs
 from workers.settings import worker_settings
 
@@ -38,7 +38,7 @@ app.conf.update(
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
-        "global_keyprefix": "disp:",
+        "global_keyprefix": KEY_PREFIX,
     },
     visibility_timeout=VISIBILITY_TIMEOUT_S,
     task_publish_retry_policy={"max_retries": 3, "interval_max": 1},

@@ -12,6 +12,8 @@ from storage.interfaces import Claim, Directive, LeaseStore
 
 log = structlog.get_logger()
 
+PARTING_S = 5.0
+
 
 class Outcome(StrEnum):
     """How an attempt ended; after the last two, somebody else decides what becomes of the job."""
@@ -33,7 +35,7 @@ class Halted(Exception):
 
 
 class JobContext:
-    """Heartbeats while it is open; an unreachable database counts as a lost lease in the end."""
+    """Heartbeats while it is open; a lease that could not be renewed in its time is lost."""
 
     def __init__(
         self,
@@ -66,12 +68,12 @@ class JobContext:
         traceback: TracebackType | None,
     ) -> None:
         self._closed.set()
-        self._thread.join()
+        self._thread.join(PARTING_S)  # one that hangs in the driver is left behind
 
     @property
     def halt(self) -> Outcome | None:
         """Why to stop, or None: a lost lease outranks a cancellation, that a shutdown."""
-        if self._directive is Directive.LOST:
+        if self._directive is Directive.LOST or self._ran_out():
             return Outcome.LEASE_LOST
         if self._directive is Directive.CANCEL:
             return Outcome.CANCELLED
@@ -87,7 +89,7 @@ class JobContext:
             raise Halted(outcome)
 
     def _keep(self) -> None:
-        while self._directive is not Directive.LOST and not self._closed.wait(self._heartbeat_s):
+        while self.halt is not Outcome.LEASE_LOST and not self._closed.wait(self._heartbeat_s):
             self._beat()
 
     def _beat(self) -> None:
@@ -96,7 +98,8 @@ class JobContext:
             self._directive = self._store.heartbeat(self.claim, lease_s=self._lease_s)
         except Exception as error:  # whatever the driver raises, the clock decides
             log.warning("heartbeat_failed", error=repr(error))
-            if asked_at - self._renewed_at >= self._lease_s:
-                self._directive = Directive.LOST
         else:
             self._renewed_at = asked_at
+
+    def _ran_out(self) -> bool:
+        return time.monotonic() - self._renewed_at >= self._lease_s

@@ -31,7 +31,7 @@ from workers.translate import Journal
 log = structlog.get_logger()
 
 ENGINE_COMMAND = (sys.executable, "-m", "disp_engine")
-EXIT_DONE, EXIT_INPUT_AT_FAULT, EXIT_STOPPED = 0, 2, 75
+EXIT_DONE, EXIT_BROKEN, EXIT_INPUT_AT_FAULT, EXIT_STOPPED = 0, 1, 2, 75
 TICK_S = 0.2
 
 
@@ -108,6 +108,9 @@ def _settle(context: JobContext, workplace: Workplace) -> Outcome:
         except _Failed as failure:
             store.fail(claim, failure.error)
             return Outcome.FAILED
+        except _Broken as broken:
+            ended = store.fault(claim, broken.error, max_faults=workplace.settings.max_faults)
+            return Outcome.FAILED if ended else Outcome.ENGINE_LOST
         except Halted as halted:
             return _halt(store, claim, halted.outcome)
         except SystemExit:  # Celery's way of ending a task that has used up its grace
@@ -125,12 +128,20 @@ def _halt(store: LeaseStore, claim: Claim, outcome: Outcome) -> Outcome:
     return outcome
 
 
-class _Failed(Exception):
-    """The job cannot succeed, however often it is tried."""
+class _EngineError(Exception):
+    """The engine came to no result."""
 
     def __init__(self, error: JobError) -> None:
         super().__init__(error.message)
         self.error = error
+
+
+class _Failed(_EngineError):
+    """The job cannot succeed, however often it is tried."""
+
+
+class _Broken(_EngineError):
+    """The next attempt may have more luck."""
 
 
 def _attempt(context: JobContext, workplace: Workplace) -> Publication:
@@ -236,16 +247,16 @@ def _judge(status: int, journal: Journal, context: JobContext, engine: EnginePro
         journal.fail_stage()
         journal.flush()
         raise _Failed(journal.error.job_error())
-    journal.say(_death(status, journal, engine.log_tail()))
+    log.error("engine_died", exit_status=status, log_tail=engine.log_tail())
+    if status == EXIT_BROKEN and journal.error is not None:
+        journal.flush()
+        raise _Broken(journal.error.job_error())
+    journal.say(_death(status))
     journal.flush()
     raise Halted(Outcome.ENGINE_LOST)
 
 
-def _death(status: int, journal: Journal, log_tail: str) -> EventDraft:
-    """What the job's owner reads of an engine that broke; the job will be tried again."""
+def _death(status: int) -> EventDraft:
+    """What the job's owner reads of an engine that died; the job will be tried again."""
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    data: dict[str, Any] = {"exit_status": status, "log_tail": log_tail}
-    if journal.error is not None:
-        how = f"failed: {journal.error.message}"
-        data["code"] = journal.error.code
-    return EventDraft(f"the engine {how}", level="error", data=data)
+    return EventDraft(f"the engine {how}", level="error", data={"exit_status": status})

@@ -28,7 +28,7 @@ class StageMessage(EngineMessage):
 
     type: Literal["stage"]
     stage: StageName
-    status: Literal["running", "succeeded", "skipped"]
+    status: Literal["running", "succeeded"]
     seconds: float | None = None
     reused: bool | None = None
 
@@ -208,8 +208,6 @@ def _stage_event(message: StageMessage) -> EventDraft:
     data: dict[str, Any] = {"stage": message.stage.value, "status": message.status}
     if message.status == "running":
         return EventDraft(f"{message.stage} started", type="stage", data=data)
-    if message.status == "skipped":
-        return EventDraft(f"{message.stage} skipped", type="stage", data=data)
     seconds, reused = message.seconds or 0.0, bool(message.reused)
     how = "reused from an earlier run" if reused else f"finished in {seconds:.1f} s"
     data |= {"seconds": seconds, "reused": reused}

@@ -16,7 +16,7 @@ from schemas.files import File, FileDeleted, FilePurpose
 from schemas.wire import Page
 from storage.interfaces import Order
 
-router = APIRouter(prefix="/v1/files", tags=["files"], responses=refusals(401, 403, 422))
+router = APIRouter(prefix="/v1/files", tags=["files"], responses=refusals(401, 403, 422, 503))
 UPLOAD_FORM = {
     "required": True,
     "content": {

@@ -17,7 +17,7 @@ from schemas.wire import Page
 from storage.interfaces import Order
 
 router = APIRouter(
-    prefix="/v1/defense/jobs", tags=["defense jobs"], responses=refusals(401, 403, 422)
+    prefix="/v1/defense/jobs", tags=["defense jobs"], responses=refusals(401, 403, 422, 503)
 )
 REPORT_HEADERS = {
     "Vary": "Accept",

@@ -2,13 +2,13 @@
 
 from fastapi import APIRouter
 
-from api.access import Reader
+from api.access import ModelIdInPath, Reader
 from api.answers import refusals
 from api.gateway import AnyGateway
 from schemas.models import Model
 from schemas.wire import Page
 
-router = APIRouter(prefix="/v1/models", tags=["models"], responses=refusals(401, 403))
+router = APIRouter(prefix="/v1/models", tags=["models"], responses=refusals(401, 403, 503))
 
 
 @router.get("")
@@ -20,6 +20,6 @@ def list_models(gateway: AnyGateway, _: Reader) -> Page[Model]:
 
 
 @router.get("/{model_id}", responses=refusals(404))
-def get_model(gateway: AnyGateway, _: Reader, model_id: str) -> Model:
+def get_model(gateway: AnyGateway, _: Reader, model_id: ModelIdInPath) -> Model:
     """Return one model."""
     return gateway.jobs.get_model(model_id)

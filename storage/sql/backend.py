@@ -5,9 +5,12 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine, Select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm import Session
 
 from schemas.wire import Page
+from storage.errors import StoreAway
 from storage.interfaces import Order
 
 Row = TypeVar("Row")
@@ -22,14 +25,24 @@ class SqlBackend:
 
     @contextmanager
     def _write(self) -> Iterator[Session]:
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+        engine = self._engine
+        with reachable(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def _read(self) -> Iterator[Session]:
         engine = self._engine.execution_options(reads_only=True)
-        with Session(engine, expire_on_commit=False) as session, session.begin():
+        with reachable(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Raise `StoreAway` when the database does not answer or others hold its locks."""
+    try:
+        yield
+    except (OperationalError, PoolExhausted) as error:
+        raise StoreAway() from error
 
 
 def one_page(

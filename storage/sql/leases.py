@@ -1,5 +1,6 @@
 """Jobs in SQL as a worker sees them: claims, heartbeats, verdicts and the repair of deaths."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from storage.sql.history import (
 )
 from storage.sql.jobs import drop_hint, end, end_cancelled
 from storage.sql.models import record_of
-from storage.sql.tables import IdempotencyRow, JobRow, ModelRow, OutboxRow
+from storage.sql.tables import EventRow, IdempotencyRow, JobRow, ModelRow, OutboxRow
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 WORKING = frozenset({JobStatus.VALIDATING_FILES, JobStatus.RUNNING})
@@ -51,7 +52,7 @@ class SqlLeases(SqlBackend):
                 job = session.scalars(_takeable(owner, job_id, now)).first()
                 if job is None:
                     return None
-                if job.status in LEASED and _lose(session, job, max_losses, now):
+                if job.status in WORKING and _lose(session, job, max_losses, now):
                     continue
                 return _take(session, job, owner, lease_s, now)
 
@@ -112,6 +113,19 @@ class SqlLeases(SqlBackend):
                 end_cancelled(session, job, now)
             else:
                 _requeue(session, job, "worker is shutting down: job queued again", now)
+
+    def fault(self, claim: Claim, error: JobError, *, max_faults: int = 3) -> bool:
+        """Note that the attempt broke; the last of too many in a row ends the job."""
+        with self._write() as session:
+            job = _owned(session, claim)
+            now = database_now(session)
+            data = {"code": error.code, "attempt": job.attempt}
+            note = EventDraft(f"the engine failed: {error.message}", level="error", data=data)
+            add_events(session, job, [note], now)
+            hopeless = _faults_in_a_row(session, job) >= max_faults
+            if hopeless and job.status in WORKING:
+                _end_failed(session, job, error, now)
+            return job.status == JobStatus.FAILED
 
     def succeed(self, claim: Claim, manifest_key: str, result: Mapping[str, Any]) -> None:
         """End the job with the artifacts that `manifest_key` lists, also if it was cancelling."""
@@ -187,6 +201,13 @@ def _lose(session: Session, job: JobRow, max_losses: int, now: float) -> bool:
     message = f"the worker died {job.losses} times in a row without progress"
     _end_failed(session, job, JobError(code=ErrorCode.WORKER_LOST, message=message), now)
     return True
+
+
+def _faults_in_a_row(session: Session, job: JobRow) -> int:
+    """Count the attempts, backwards from this one, whose fault is in the history."""
+    errors = select(EventRow.data).where(EventRow.job_id == job.id, EventRow.level == "error")
+    broken = {data.get("attempt") for data in session.scalars(errors)}
+    return next(n for n in itertools.count() if job.attempt - n not in broken)
 
 
 def _repair(session: Session, job: JobRow, max_losses: int, now: float) -> JobStatus:

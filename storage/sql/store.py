@@ -1,6 +1,6 @@
 """The SQL job store, put together."""
 
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from storage.errors import MigrationMissing
@@ -20,7 +20,11 @@ class SqlJobStore(SqlKeys, SqlFiles, SqlModels, SqlJobs, SqlLeases):
     def __init__(self, url: str) -> None:
         """Open a migrated database, or raise `MigrationMissing`."""
         super().__init__(open_engine(url))
-        self._require_revision()
+        try:
+            self._require_revision()
+        except BaseException:
+            self.close()
+            raise
 
     def ping(self) -> None:
         """Write and roll back; raise if the database cannot be written."""
@@ -33,12 +37,16 @@ class SqlJobStore(SqlKeys, SqlFiles, SqlModels, SqlJobs, SqlLeases):
         self._engine.dispose()
 
     def _require_revision(self) -> None:
+        found = self._revision()
+        if found != REVISION:
+            raise MigrationMissing(found)
+
+    def _revision(self) -> str | None:
         try:
             with self._read() as session:
+                if not inspect(session.connection()).has_table("alembic_version"):
+                    return None
                 found = session.scalar(text("SELECT version_num FROM alembic_version"))
+                return None if found is None else str(found)
         except DatabaseError as error:
-            self.close()
             raise MigrationMissing() from error
-        if found != REVISION:
-            self.close()
-            raise MigrationMissing(found)

@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 from schemas.errors import ErrorCode
-from storage.errors import StorageError
+from storage.errors import StorageError, StoreAway
 from tests.api.world import assert_problem
 
 HEAVY = {"torch", "transformers", "disp_engine", "workers"}
@@ -34,6 +34,22 @@ def test_a_fault_of_ours_says_nothing_of_its_inside(api, monkeypatch):
     answer = api.client.get("/v1/models")
     assert_problem(answer, 500, "internal_error")
     assert "hunter2" not in answer.text
+
+
+def test_a_database_that_is_away_is_unavailable_and_no_fault(api, monkeypatch):
+    def locked(*_args):
+        raise StoreAway()
+
+    monkeypatch.setattr(type(api.gateway.jobs), "list_models", locked)
+    assert_problem(api.client.get("/v1/models"), 503, "unavailable")
+
+
+def test_what_cannot_be_a_models_id_never_reaches_the_database(api, monkeypatch):
+    def asked(*_args):
+        raise AssertionError("the database was asked")
+
+    monkeypatch.setattr(type(api.gateway.jobs), "get_model", asked)
+    assert_problem(api.client.get("/v1/models/a%00b"), 404, "not_found")
 
 
 def test_models_are_listed_without_their_paths(api):

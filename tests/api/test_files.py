@@ -52,6 +52,9 @@ def test_a_broken_multipart_body_is_a_bad_request(api):
 def test_a_body_over_the_limit_is_refused_by_its_announced_length(api):
     data = zip_archive(b"x" * MAX_UPLOAD_BYTES)
     assert_problem(api.upload(data), 413, "payload_too_large")
+    announced = {"content-length": "9" * 5000, "content-type": "multipart/form-data; boundary=x"}
+    response = api.client.post("/v1/files", content=b"", headers=announced)
+    assert_problem(response, 413, "payload_too_large")
 
 
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/defense/jobs"])

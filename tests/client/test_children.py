@@ -29,13 +29,15 @@ def alive(pid: int) -> bool:
 
 
 def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
-    child = Child(SLEEP, environment=os.environ, log_path=tmp_path / "log")
+    deaths: list[int] = []
+    child = Child(SLEEP, environment=os.environ, log_path=tmp_path / "log", on_death=deaths.append)
     child.keep_alive()
     first = child.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
     eventually(child.keep_alive)
     assert child.pid not in (None, first)
+    assert deaths == [-signal.SIGKILL]
     child.stop(5)
 
 

@@ -1,13 +1,16 @@
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from client import cli
 from client.errors import Unavailable
+from client.local import LocalEnd
 from client.sdk import Client
+from disp_engine.registry import builtin_models
+from storage.connect import open_job_store
 from tests.client.conftest import Service
 
 Disp = Callable[..., int]
@@ -17,7 +20,7 @@ Disp = Callable[..., int]
 def disp(service: Service, monkeypatch: pytest.MonkeyPatch) -> Disp:
     """Run the command against the service of the test; returns its exit status."""
 
-    def connect(url: str | None, api_key: str | None) -> Client:
+    def connect(url: str | None, api_key: str | None, patience_s: float = 5.0) -> Client:
         return service.client(api_key=api_key)
 
     def run(*words: str) -> int:
@@ -78,6 +81,75 @@ def test_an_attack_without_a_matcher_is_wrong_usage(disp: Disp, dataset: Path) -
     assert disp(*words) == cli.USAGE
 
 
+@pytest.mark.parametrize(
+    "words", [("--model", "no model"), ("--epochs", "0"), ("--masking", "loud")]
+)
+def test_a_request_that_cannot_be_is_refused_before_anything_is_uploaded(
+    disp: Disp,
+    service: Service,
+    dataset: Path,
+    words: Sequence[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert disp("submit", str(dataset), *words) == cli.USAGE
+    assert capsys.readouterr().err.startswith(f"error: {words[0].removeprefix('--')}: ")
+    assert not service.wire.seen
+
+
+def test_a_folder_is_to_be_packed(
+    disp: Disp, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert disp("submit", str(tmp_path)) == cli.USAGE
+    assert f"cd {tmp_path} && zip -r" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_wrong_usage(
+    disp: Disp, service: Service, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disp("submit", str(dataset), "--model", "tiny", "--json")
+    job_id = created(capsys)
+    service.work("succeed")
+    assert disp("fetch", job_id, "--out", str(dataset / "out")) == cli.USAGE
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_a_stopped_purification_tells_how_it_goes_on(
+    disp: Disp,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("client.local.run_engine", lambda run, view: LocalEnd(75, None, ""))
+    words = ("--model", str(tmp_path), "--data", str(dataset), "--out", str(tmp_path / "out"))
+    assert disp("purify", *words) == cli.STOPPED
+    assert f"kept in {tmp_path}/out.work: the same command" in capsys.readouterr().err
+
+
+def test_prepare_makes_a_database_whose_key_opens_it(
+    disp: Disp, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/new.db"
+    assert disp("prepare", "--database-url", url, "--tenant", "acme") == 0
+    store = open_job_store(url)
+    key = store.authenticate(capsys.readouterr().out.strip())
+    assert key is not None and key.tenant == "acme"
+    built_in = [card["id"] for card in builtin_models()]
+    assert [model.id for model in store.list_models()] == sorted(built_in)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [("no url at all", cli.USAGE), ("sqlite:////no/such/folder/disp.db", cli.UNAVAILABLE)],
+)
+def test_a_database_that_cannot_be_prepared_is_told_without_a_traceback(
+    disp: Disp, url: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert disp("prepare", "--database-url", url) == status
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_refused_input_ends_with_status_three(disp: Disp, dataset: Path, tmp_path: Path) -> None:
     assert disp("submit", str(dataset), "--model", "no-such-model") == cli.REFUSED
     text = tmp_path / "data.txt"
@@ -92,7 +164,7 @@ def test_a_wrong_key_ends_with_status_four(disp: Disp) -> None:
 def test_an_unreachable_service_ends_with_status_five(
     disp: Disp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(url: str | None, api_key: str | None) -> Client:
+    def away(url: str | None, api_key: str | None, patience_s: float = 5.0) -> Client:
         raise Unavailable("nobody listens")
 
     monkeypatch.setattr(cli, "open_client", away)

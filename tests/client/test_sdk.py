@@ -5,11 +5,22 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from client.errors import IntegrityError, NotAuthorised, NotFound, Refused, Unavailable
+from client.errors import (
+    Broken,
+    IntegrityError,
+    NotAuthorised,
+    NotFound,
+    NotOurService,
+    Refused,
+    Unavailable,
+)
 from client.sdk import Client
 from schemas.errors import ErrorCode
 from schemas.jobs import Job, JobStatus
 from schemas.requests import DefenseJobCreate
+from storage.errors import StoreAway
+from storage.interfaces import JobStore
+from storage.keys import manifest_key
 from tests.client.conftest import Service
 
 RequestFor = Callable[[str], DefenseJobCreate]
@@ -90,14 +101,81 @@ def test_a_service_that_stays_away_is_unavailable(service: Service) -> None:
         client.models()
 
 
-def test_an_upload_that_broke_off_midway_is_not_repeated_by_itself(
-    service: Service, dataset: Path
+@pytest.mark.parametrize("error", [httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError])
+def test_an_upload_that_broke_off_midway_is_sent_again(
+    service: Service, dataset: Path, error: type[httpx2.TransportError]
 ) -> None:
     client = service.client()
-    service.wire.after = times(1, httpx2.ReadError("connection reset"))
+    service.wire.before = times(2, error("connection reset"))
+    file = client.upload(dataset)
+    assert file.bytes == dataset.stat().st_size
+    assert len(service.wire.seen) == 3
+
+
+def test_a_service_whose_store_is_away_is_asked_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = times(2, StoreAway())
+    listed = type(service.store).list_models
+
+    def sometimes(store: JobStore) -> object:
+        away(None)
+        return listed(store)
+
+    monkeypatch.setattr(type(service.store), "list_models", sometimes)
+    assert [model.id for model in service.client().models()] == ["tiny"]
+
+
+def test_patience_begins_with_the_first_failure_and_anew_after_progress(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, done = [0.0], [0]
+    monkeypatch.setattr("client.sdk.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("client.sdk.time.sleep", lambda pause: None)
+
+    def advance() -> int:
+        now[0] += 100.0
+        done[0] += 1
+        if done[0] < 4:
+            raise httpx2.ReadError("connection reset")
+        return done[0]
+
+    client = service.client(patience_s=5.0)
+    assert client._patiently(advance, lambda: done[0]) == 4
+    done[0] = 0
     with pytest.raises(Unavailable):
-        client.upload(dataset)
+        client._patiently(advance)
+    assert done[0] == 2
+
+
+@pytest.mark.parametrize("error", [httpx2.UnsupportedProtocol, httpx2.LocalProtocolError])
+def test_what_can_never_succeed_is_not_repeated(
+    service: Service, error: type[httpx2.TransportError]
+) -> None:
+    service.wire.before = times(9, error("no"))
+    with pytest.raises(Unavailable):
+        service.client().models()
     assert len(service.wire.seen) == 1
+
+
+@pytest.mark.parametrize("answer", [(200, "<p>welcome</p>"), (404, "nothing"), (302, "")])
+def test_something_else_that_answers_is_not_our_service(answer: tuple[int, str]) -> None:
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(answer[0], text=answer[1]))
+    with pytest.raises(NotOurService), Client("http://x", "k", transport=transport) as client:
+        client.models()
+
+
+def test_an_artifact_cannot_name_a_place_outside_the_folder(
+    service: Service, dataset: Path, tmp_path: Path
+) -> None:
+    client, job = finished(service, dataset)
+    key = manifest_key("acme", job.id)
+    artifacts = service.workplace.artifacts
+    forged = artifacts.get(key).replace(b'"report.html"', b'"../report.html"')
+    artifacts.put_stream(key, [forged])
+    with pytest.raises(Broken):
+        client.fetch(job.id, tmp_path / "out")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_a_download_goes_on_where_it_was_cut_off(

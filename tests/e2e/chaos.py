@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,9 +40,10 @@ class Undisturbed:
 
 @dataclass(frozen=True)
 class Round:
-    """One kill and what came of it; `hit` is false when the job had ended before."""
+    """The kills and what came of them; `hit` is false when the job had ended before the last."""
 
     victim: Victim
+    kills: int
     after_s: float
     hit: bool
     stage: str | None
@@ -72,7 +74,8 @@ def run_chaos(folder: Path, *, rounds: int, seed: int) -> Chaos:
     done = []
     for number in range(rounds):
         victim = VICTIMS[number % len(VICTIMS)]
-        done.append(_hit(folder / f"round-{number}", data, undisturbed, victim, rng))
+        kills = 2 if number // len(VICTIMS) % len(VICTIMS) == number % len(VICTIMS) else 1
+        done.append(_hit(folder / f"round-{number}", data, undisturbed, victim, kills, rng))
         print(f"round {number}: {done[-1]}", file=sys.stderr, flush=True)
     return Chaos(undisturbed, done)
 
@@ -90,15 +93,20 @@ def run_undisturbed(folder: Path, data: PoisonedSet) -> Undisturbed:
 
 
 def run_round(
-    folder: Path, data: PoisonedSet, undisturbed: Undisturbed, victim: Victim, after_s: float
+    folder: Path,
+    data: PoisonedSet,
+    undisturbed: Undisturbed,
+    victim: Victim,
+    after_s: float,
+    kills: int = 1,
 ) -> Round:
-    """The job with one death, `after_s` seconds after its creation."""
+    """The job with one death `after_s` seconds after its creation, others as soon as can be."""
     with running_service(folder) as client:
         job = client.create_job(upload(client, data))
         started = time.monotonic()
         time.sleep(after_s)
         before = client.job(job.id)
-        hit = not before.status.terminal and _kill(victim, folder, client, job.id)
+        hit = _kill(victim, kills, folder, client, job.id)
         ended = client.wait(job.id)
         seconds = time.monotonic() - started
         succeeded = ended.status is JobStatus.SUCCEEDED
@@ -106,32 +114,50 @@ def run_round(
             fingerprint(client, job.id, folder / "artifacts") == undisturbed.fingerprint
         )
         stage = before.stage.value if before.stage else None
-        return Round(victim, after_s, hit, stage, ended.attempt, succeeded, identical, seconds)
+        return Round(
+            victim, kills, after_s, hit, stage, ended.attempt, succeeded, identical, seconds
+        )
 
 
 def _hit(
-    folder: Path, data: PoisonedSet, undisturbed: Undisturbed, victim: Victim, rng: random.Random
+    folder: Path,
+    data: PoisonedSet,
+    undisturbed: Undisturbed,
+    victim: Victim,
+    kills: int,
+    rng: random.Random,
 ) -> Round:
-    """A round whose kill came in time; a job that was quicker than that is run once more."""
+    """A round whose kills came in time; a job that was quicker than that is run once more."""
     for number in range(TRIES):
         after_s = rng.uniform(0, LATEST * undisturbed.seconds)
-        result = run_round(folder / f"try-{number}", data, undisturbed, victim, after_s)
+        result = run_round(folder / f"try-{number}", data, undisturbed, victim, after_s, kills)
         if result.hit or not result.identical:
             return result
     return result
 
 
-def _kill(victim: Victim, folder: Path, client: Client, job_id: str) -> bool:
-    """SIGKILL; false when the job ended before the victim could be found."""
+def _kill(victim: Victim, kills: int, folder: Path, client: Client, job_id: str) -> bool:
+    """SIGKILL, and again once it has been started again; false when the job ended before."""
+    killed: set[int] = set()
     while not client.job(job_id).status.terminal:
-        processes = json.loads((folder / "serve.json").read_text())
-        runner = processes["runner_pid"]
-        pid = engine_of(runner) if victim == "engine" else processes[f"{victim}_pid"]
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+        pid = _pid_of(victim, folder)
+        if pid is not None and pid not in killed:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        if len(killed) == kills:
             return True
         time.sleep(0.02)
     return False
+
+
+def _pid_of(victim: Victim, folder: Path) -> int | None:
+    """The process that `serve.json` knows, or its engine; a dead one may still stand there."""
+    processes: dict[str, int | None] = json.loads((folder / "serve.json").read_text())
+    if victim != "engine":
+        return processes[f"{victim}_pid"]
+    runner = processes["runner_pid"]
+    return None if runner is None else engine_of(runner)
 
 
 def engine_of(runner: int) -> int | None:

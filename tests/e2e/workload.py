@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.demo import MODEL
+from client.config import MODEL
 from client.sdk import Client
 from disp_engine.attacks.poison import PoisonedSet, build_demo
 from schemas.files import FilePurpose

@@ -223,6 +223,33 @@ def test_a_job_that_kills_its_workers_is_failed_after_three_losses(store, detect
     assert (attempts, job.status, job.error.code) == (4, JobStatus.FAILED, "worker_lost")
 
 
+def test_a_fault_counts_only_together_with_those_of_the_attempts_before(store):
+    job_id = add_job(store)
+    error = JobError(code="engine_error", message="it broke")
+    ended = []
+    for number in range(1, 7):
+        claim = store.claim("w", lease_s=LEASE_S, max_losses=9)
+        if number == 3:
+            store.release(claim)
+        else:
+            ended.append(store.fault(claim, error, max_faults=3))
+    assert ended == [False, False, False, False, True]
+    job = store.get_job(TENANT, job_id)
+    assert (job.status, job.error) == (JobStatus.FAILED, error)
+
+
+def test_a_job_that_was_to_be_cancelled_is_never_failed_for_its_losses(store):
+    job_id = add_job(store)
+    store.claim("w", lease_s=LEASE_S)
+    store.request_cancel(TENANT, job_id)
+    for _ in range(6):
+        claim = store.claim("w", lease_s=LEASE_S)
+    assert not store.fault(claim, JobError(code="engine_error", message="m"), max_faults=1)
+    assert store.heartbeat(claim, lease_s=LEASE_S) is Directive.CANCEL
+    store.mark_cancelled(claim)
+    assert status_of(store, job_id) is JobStatus.CANCELLED
+
+
 def test_losses_with_progress_between_them_are_forgiven(store):
     job_id = add_job(store)
     for done in range(1, 9):

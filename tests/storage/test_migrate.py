@@ -7,7 +7,7 @@ from sqlalchemy import inspect
 
 from storage import migrate
 from storage.connect import open_job_store
-from storage.errors import MigrationMissing
+from storage.errors import MigrationMissing, StoreAway
 from storage.sql.engine import open_engine
 from storage.sql.tables import Base
 
@@ -36,6 +36,18 @@ def test_processes_that_migrate_at_once_do_not_disturb_one_another(tmp_path):
 def test_a_database_that_was_never_migrated_is_refused(tmp_path):
     with pytest.raises(MigrationMissing):
         open_job_store(f"sqlite:///{tmp_path}/empty.sqlite")
+
+
+def test_a_locked_database_is_away_for_the_moment(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/jobs.sqlite"
+    migrate.upgrade(url)
+    monkeypatch.setattr("storage.sql.engine.SQLITE_PRAGMAS", ("PRAGMA busy_timeout=10",))
+    store, rival = open_job_store(url), open_engine(url)
+    with rival.begin(), pytest.raises(StoreAway):
+        store.ping()
+    store.ping()
+    store.close()
+    rival.dispose()
 
 
 def test_sqlite_is_durable_and_patient(tmp_path):

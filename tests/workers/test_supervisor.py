@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from schemas.artifacts import Manifest
 from schemas.jobs import JobStatus, StageName, StepStatus
@@ -91,15 +92,17 @@ def test_a_refused_dataset_fails_the_job_with_the_engines_own_code(bench: Bench)
     assert {step.name: step.status for step in job.steps}[StageName.INGEST] is StepStatus.FAILED
 
 
-def test_a_killed_engine_leaves_the_job_leased_with_its_last_words_in_an_event(
+def test_a_killed_engine_leaves_the_job_leased_and_its_last_words_to_the_operators_alone(
     bench: Bench,
 ) -> None:
-    assert run(bench, "crash") is Outcome.ENGINE_LOST
+    with capture_logs() as logs:
+        assert run(bench, "crash") is Outcome.ENGINE_LOST
 
     assert bench.job().status is JobStatus.VALIDATING_FILES
     death = bench.events()[-1]
-    assert death.level == "error" and death.data["exit_status"] == -9
-    assert "last words before the crash" in death.data["log_tail"]
+    assert (death.level, death.data) == ("error", {"exit_status": -9})
+    (logged,) = [entry for entry in logs if entry["event"] == "engine_died"]
+    assert "last words before the crash" in logged["log_tail"]
 
 
 def test_the_same_owner_takes_a_crashed_job_back_and_finishes_it(bench: Bench) -> None:
@@ -108,18 +111,30 @@ def test_the_same_owner_takes_a_crashed_job_back_and_finishes_it(bench: Bench) -
     assert bench.job().attempt == 2 and manifest(bench).attempt == 2
 
 
+def attempts_until_the_end(bench: Bench, script: str) -> list[Outcome]:
+    outcomes = []
+    while (claim := bench.store.claim("runner", lease_s=2.0)) is not None:
+        outcomes.append(supervise(claim, bench.running(script), threading.Event()))
+    return outcomes
+
+
 def test_an_engine_that_always_dies_is_given_up_after_three_losses_without_progress(
     bench: Bench,
 ) -> None:
-    attempts = 0
-    while (claim := bench.store.claim("runner", lease_s=2.0)) is not None:
-        supervise(claim, bench.running("break_down"), threading.Event())
-        attempts += 1
-
+    attempts = len(attempts_until_the_end(bench, "crash"))
     job = bench.job()
     assert job.status is JobStatus.FAILED and job.error is not None
     assert job.error.code == "worker_lost" and 4 <= attempts <= 5
-    assert any("the optimiser exploded" in event.message for event in bench.events())
+
+
+def test_an_engine_that_breaks_three_times_in_a_row_fails_the_job_with_its_own_words(
+    bench: Bench,
+) -> None:
+    lost, failed = Outcome.ENGINE_LOST, Outcome.FAILED
+    assert attempts_until_the_end(bench, "break_down") == [lost, lost, failed]
+    job = bench.job()
+    assert job.status is JobStatus.FAILED and job.error is not None
+    assert (job.error.code, job.error.message) == ("engine_error", "the optimiser exploded")
 
 
 def test_lines_that_are_no_messages_are_ignored_and_reported_once(bench: Bench) -> None:
