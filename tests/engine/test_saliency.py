@@ -6,7 +6,7 @@ from disp_engine.saliency.estimator import SaliencySettings, estimate_saliency
 from disp_engine.saliency.exact import exact_saliency
 from tests.engine.models import picture, random_llada_v
 
-SETTINGS = SaliencySettings(probes=6, top_logits=5, rows=4)
+SETTINGS = SaliencySettings(probes=6, top_logits=5, rows=4, length=8)
 
 
 def prompt(seed: int, question: str) -> Embedded:
@@ -20,7 +20,7 @@ def prompt(seed: int, question: str) -> Embedded:
 def test_the_estimate_converges_to_the_exact_quadratic_form() -> None:
     shown = prompt(0, "What is it?")
     exact = exact_saliency(random_llada_v(), shown, SETTINGS)
-    many = SaliencySettings(probes=1500, top_logits=5, rows=4)
+    many = SaliencySettings(probes=1500, top_logits=5, rows=4, length=8)
     (found,) = estimate_saliency(random_llada_v(), [shown], many)
     error = (found.scores - exact).abs()
     assert (error < 5 * found.standard_error).all()
@@ -30,7 +30,7 @@ def test_the_estimate_converges_to_the_exact_quadratic_form() -> None:
 def test_the_exact_form_is_the_curvature_of_the_divergence() -> None:
     """Eq. 4: moving one token a small way along its perturbation changes KL by s * step^2."""
     model, shown = random_llada_v(), prompt(1, "Why?")
-    full = SaliencySettings(probes=1, top_logits=10**6, rows=2)
+    full = SaliencySettings(probes=1, top_logits=10**6, rows=2, length=2)
     exact = exact_saliency(model, shown, full)
     token, step = int(exact.argmax()), 1e-2
     before = distribution(shown, 2)
@@ -62,7 +62,7 @@ def test_a_prompt_scores_the_same_beside_a_longer_one() -> None:
 def test_the_standard_error_shrinks_with_the_number_of_probes() -> None:
     shown = prompt(0, "What is it?")
     few, many = (
-        estimate_saliency(random_llada_v(), [shown], SaliencySettings(m, 5, 4))[0]
+        estimate_saliency(random_llada_v(), [shown], SaliencySettings(m, 5, 4, 8))[0]
         for m in (50, 800)
     )
     ratio = float(few.standard_error.mean() / many.standard_error.mean())
