@@ -24,7 +24,8 @@ def test_the_estimate_converges_to_the_exact_quadratic_form() -> None:
     (found,) = estimate_saliency(random_llada_v(), [shown], many)
     error = (found.scores - exact).abs()
     assert (error < 5 * found.standard_error).all()
-    assert float(error.sum() / exact.sum()) < 0.05
+    spread = (2 / many.probes) ** 0.5  # of a Gaussian quadratic form, at most, as a share of it
+    assert float(error.sum() / exact.sum()) < 4 * spread
 
 
 def test_the_exact_form_is_the_curvature_of_the_divergence() -> None:
