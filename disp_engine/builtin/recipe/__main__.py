@@ -1,4 +1,4 @@
-"""Makes the built-in LLaDA-V-layout checkpoint from nothing; about half an hour on two cores."""
+"""Makes the built-in LLaDA-V-layout checkpoint from nothing; under an hour on two cores."""
 
 import argparse
 from pathlib import Path

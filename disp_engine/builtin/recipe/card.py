@@ -22,7 +22,7 @@ from disp_engine.records import Turn
 
 HELD_OUT_SEED = 2_000_000
 DEFAULTS = {"learning_rate": 1e-3}
-"""Hyperparameters that differ from the paper's, which are set for a projector 200 times larger."""
+"""Hyperparameters that differ from the paper's, which are set for a far larger projector."""
 
 
 def write_card(folder: Path, tower: TowerRecipe, language: LanguageRecipe) -> None:
