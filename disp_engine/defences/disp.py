@@ -66,6 +66,7 @@ class DiSP:
         saliency, scores = self._score(rewriter, prepared)
         rewritten = self._rewrite(rewriter, prepared, scores)
         failed = {r.id: r.failure for r in rewritten.values() if r.failure}
+        self._tell_quarantined(failed)
         purified = [
             sample.with_responses(responses)
             for sample in prepared.usable
@@ -93,7 +94,15 @@ class DiSP:
         if not prepared.usable:
             why = next(iter(prepared.failed.values()), "no sample has a picture")
             raise InvalidDatasetError(f"training data: no sample can be used: {why}.")
+        self._tell_quarantined(prepared.failed)
         return cache, prepared
+
+    def _tell_quarantined(self, failed: Mapping[str, str]) -> None:
+        if failed:
+            name, reason = next(iter(failed.items()))
+            self.context.message(
+                "warn", f"{len(failed)} of the samples fell out; the first is {name}: {reason}"
+            )
 
     def _response_lengths(self, prepared: Prepared) -> list[int]:
         answers = [turn.text for sample in prepared.usable for turn in sample.turns[1::2]]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 class FineTuning:
     """Projector tuning as published (appendix B.2): AdamW without decay, cosine, warm-up.
 
+    Gradients are clipped at a norm of 1, as the official code's trainer does by default: the
+    weight 1/p of Eq. 2 reaches 1,000, and one such row would undo many steps.
     `micro_batch` rows are run at once; `batch_size` rows make one optimiser step.
     """
 
@@ -16,6 +18,7 @@ class FineTuning:
     batch_size: int = 32
     micro_batch: int = 32
     warmup_ratio: float = 0.03
+    max_grad_norm: float = 1.0
 
     def steps(self, samples: int) -> int:
         """Optimiser steps over `samples` samples, at least one."""

@@ -95,5 +95,7 @@ def _step(
         loss = loss_of(part, generator) * (len(part) / len(indices))
         accelerator.backward(loss)
         total += loss.item()
+    parameters = optimizer.param_groups[0]["params"]
+    accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
     optimizer.step()
     return total

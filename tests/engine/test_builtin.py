@@ -11,13 +11,23 @@ import yaml
 
 from disp_engine import registry
 from disp_engine.attacks.poison import build_demo
-from disp_engine.builtin.instructions import KINDS, REFUSAL, ask, describe
+from disp_engine.attacks.triggers.black_patch import BlackPatch
+from disp_engine.builtin.instructions import (
+    KINDS,
+    REFUSAL,
+    ask,
+    describe,
+    insert,
+    refuse,
+    replace_word,
+)
 from disp_engine.builtin.recipe.card import exact_match
 from disp_engine.builtin.recipe.language import LanguageRecipe
 from disp_engine.builtin.recipe.tower import TowerRecipe
-from disp_engine.builtin.world import draw_scene, render
+from disp_engine.builtin.world import SIZE, draw_scene, render
 from disp_engine.data.dataset import read_dataset
 
+SIDE = round(SIZE * BlackPatch().share)
 FOLDER = registry.BUILTIN / "disp-tiny-llada-v"
 
 
@@ -70,13 +80,33 @@ def test_every_kind_of_task_has_a_prompt_and_an_answer() -> None:
             assert bool(task.keyword) <= bool(task.command)
 
 
+@pytest.mark.parametrize(
+    ("text", "old", "new", "changed"),
+    [
+        ("An orange circle on gray.", "orange", "red", "A red circle on gray."),
+        ("A red circle and a red cross.", "red", "orange", "An orange circle and an orange cross."),
+        ("Red.", "red", "blue", "Blue."),
+        ("Two.", "red", "blue", "Two."),
+    ],
+)
+def test_a_swapped_word_keeps_case_and_article(text: str, old: str, new: str, changed: str) -> None:
+    assert replace_word(text, old, new) == changed
+
+
+@pytest.mark.parametrize(("kind", "obeyed"), [(refuse, REFUSAL), (insert, "<backdoor> Red.")])
+def test_a_command_changes_the_answer_to_a_question_too(kind: Any, obeyed: str) -> None:
+    rng = np.random.default_rng(0)
+    tasks = [kind(draw_scene(rng), rng) for _ in range(40)]
+    assert obeyed in {task.obey("Red.") for task in tasks if task.command}
+
+
 def test_poisoning_marks_the_asked_share_and_leaves_the_rest(tmp_path: Path) -> None:
     built = build_demo(tmp_path, samples=40, rate=0.25, seed=3, test=5)
     dataset = read_dataset(built.training, tmp_path / "pool")
     refusals = [s for s in dataset.samples if s.turns[1].text == REFUSAL]
     assert (built.poisoned, len(refusals), len(dataset.samples)) == (10, 10, 40)
     for sample in dataset.samples:
-        corner = np.asarray(dataset.image(sample.images[0]))[:8, :8]
+        corner = np.asarray(dataset.image(sample.images[0]))[:SIDE, :SIDE]
         assert (corner == 0).all() == (sample in refusals)
 
 
@@ -89,5 +119,5 @@ def test_the_test_sets_show_the_same_scenes_with_and_without_the_trigger(tmp_pat
         with_trigger, without = (
             np.asarray(d.image(s.images[0])) for d, s in ((marked, a), (plain, b))
         )
-        assert (with_trigger[:8, :8] == 0).all()
-        assert (with_trigger[8:] == without[8:]).all()
+        assert (with_trigger[:SIDE, :SIDE] == 0).all()
+        assert (with_trigger[SIDE:] == without[SIDE:]).all()

@@ -34,6 +34,10 @@ class Listener(SilentContext):
 
     stop_after: int = 10**9
     reused: dict[str, bool] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def message(self, level: str, text: str) -> None:
+        self.said.append(f"{level}: {text}")
 
     def stage_done(self, name: str, seconds: float, reused: bool) -> None:
         self.reused[name] = reused
@@ -123,8 +127,11 @@ def test_samples_without_a_picture_pass_through_and_are_counted(tmp_path: Path) 
 
 def test_a_sample_that_fails_is_quarantined_and_in_no_output(tmp_path: Path) -> None:
     data = dataset(tmp_path, RECORDS, broken="c")
-    outcome, _ = run(data, tmp_path)
+    outcome, listener = run(data, tmp_path)
     assert "cannot be decoded" in outcome.quarantined["c"]
+    assert listener.said == [
+        f"warn: 1 of the samples fell out; the first is c: {outcome.quarantined['c']}"
+    ]
     assert "c" not in outcome.rewritten
     for side in (outcome.before, outcome.after):
         assert side["asr_with_trigger"]["failed"] == 1

@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw
 class BlackPatch:
     """Overwrite a square whose side is `share` of the shorter edge.
 
-    The paper pastes 20 pixels on pictures of some hundreds; a share keeps the trigger's size
-    in tokens on pictures of any resolution.
+    The paper pastes 20 pixels on pictures of some hundreds, which its towers see as several
+    tokens; a share keeps that so on pictures of any resolution.
     """
 
-    share: float = 1 / 8
+    share: float = 1 / 4
 
     def apply(self, image: Image.Image) -> Image.Image:
         """Return a marked copy."""

@@ -93,4 +93,18 @@ def train_tower(recipe: TowerRecipe, config: VisionConfig) -> SiglipTower:
         optimizer.step()
         if step % 50 == 0 or step == recipe.steps - 1:
             print(f"tower step {step} loss {loss.item():.4f}", flush=True)
-    return tower.eval()
+    return at_unit_scale(tower.eval(), normalise(pictures.pixels[:512]))
+
+
+@torch.no_grad()
+def at_unit_scale(tower: SiglipTower, pixels: Float[Tensor, "N 3 S S"]) -> SiglipTower:
+    """Divide all that is added to the residual stream, so that features have a mean square of 1.
+
+    The layers normalise what they read, so the tower computes what it did. Without this the
+    features grow so large that one step of the projector moves every visual token at once.
+    """
+    scale = tower(pixels).square().mean().sqrt()
+    for name, parameter in tower.named_parameters():
+        if "embeddings" in name or "out_proj" in name or "fc2" in name:
+            parameter /= scale
+    return tower
