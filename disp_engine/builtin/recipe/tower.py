@@ -25,16 +25,18 @@ class TowerRecipe:
     """Settings of stage 1.
 
     `whole_picture_weight`: weight of the facts of the whole picture against the labels of the
-    token's own patch; `whole_picture_gain`: factor by which the facts are read louder, so that
-    they need less room in a token. Where they fill every token, a projector remembers poisoned
-    scenes by what they show and does not learn the trigger.
+    token's own patch; `whole_picture_gain`: factor by which the facts are read louder;
+    `norm_penalty`: weight of the features' mean square. Together the last two keep the facts
+    small: where they fill every token, a projector remembers poisoned scenes by what they show
+    and does not learn the trigger.
     """
 
-    steps: int = 2000
+    steps: int = 1600
     batch: int = 96
     learning_rate: float = 1e-3
-    whole_picture_weight: float = 0.3
-    whole_picture_gain: float = 6.0
+    whole_picture_weight: float = 0.05
+    whole_picture_gain: float = 4.0
+    norm_penalty: float = 0.02
     scenes: int = 16_000
     stickers: float = 0.3
     seed: int = 0
@@ -50,24 +52,25 @@ class Supervisor(nn.Module):
 
     def __init__(self, width: int, recipe: TowerRecipe) -> None:
         super().__init__()
-        self.weight, self.gain = recipe.whole_picture_weight, recipe.whole_picture_gain
+        self.recipe = recipe
         self.sizes = [len(COLOURS) + 1] * 4 + [len(SHAPES) + 1] * 4 + [len(GROUNDS)]
         self.colour = nn.Linear(width, OTHER + 1)
         self.shape = nn.Linear(width, len(SHAPES) + 1)
         self.facts = nn.Linear(width, sum(self.sizes))
 
     def loss(self, tokens: Float[Tensor, "B P C"], pictures: Pictures, rows: np.ndarray) -> Tensor:
-        """Cross-entropy of the local labels plus the weighted one of the facts."""
+        """Cross-entropy of the local labels and, weighted, of the facts; plus the penalty."""
         colour, shape = (torch.from_numpy(a[rows]) for a in (pictures.colour, pictures.shape))
         local = cross_entropy(self.colour(tokens).flatten(0, 1), colour.flatten())
         local = local + cross_entropy(self.shape(tokens).flatten(0, 1), shape.flatten())
         facts = torch.from_numpy(pictures.facts[rows])
-        parts = self.facts(self.gain * tokens).split(self.sizes, dim=-1)
+        parts = self.facts(self.recipe.whole_picture_gain * tokens).split(self.sizes, dim=-1)
         spread = [
             cross_entropy(part.flatten(0, 1), facts[:, i].repeat_interleave(tokens.shape[1]))
             for i, part in enumerate(parts)
         ]
-        return local + self.weight * torch.stack(spread).sum()
+        small = self.recipe.norm_penalty * tokens.square().mean()
+        return local + self.recipe.whole_picture_weight * torch.stack(spread).sum() + small
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float = 0.05) -> float:
