@@ -11,8 +11,8 @@ import swift.common.utils
 FOLDER = Path(sys.argv[2])
 swift.common.utils.SWIFT_CONF_FILE = str(FOLDER / "swift.conf")
 
-from swift.common.ring import RingBuilder
-from swift.common.wsgi import run_wsgi
+from swift.common.ring import RingBuilder  # noqa: E402 - reads the path
+from swift.common.wsgi import run_wsgi  # noqa: E402 - likewise
 
 
 def build_ring(name: str, port: int) -> None:
