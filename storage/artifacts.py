@@ -54,7 +54,7 @@ class ObjectArtifactStore(ABC):
         return StoredBlob(key, tally.bytes, tally.hash.hexdigest())
 
     def create(self, key: str, data: bytes) -> StoredBlob:
-        """Store bytes under a new key, or raise `AlreadyExists`; of many callers one wins."""
+        """Store bytes under a new key, or raise `AlreadyExists`."""
         try:
             self._publish(checked(key), data, create=True)
         except (AlreadyExistsError, FileExistsError) as error:
