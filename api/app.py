@@ -18,6 +18,7 @@ from api.models.endpoints import router as models
 from api.queue import open_queue
 from api.reconciler import Reconciler
 from api.settings import GatewaySettings
+from api.uploads.endpoints import router as uploads
 from storage.connect import open_artifact_store, open_job_store
 
 
@@ -40,7 +41,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         max_request_bytes=settings.max_request_bytes,
     )
     install_error_handlers(app)
-    for router in (health.router, files, models, jobs):
+    for router in (health.router, files, uploads, models, jobs):
         app.include_router(router)
     publish_problems(app)
     return app
@@ -51,8 +52,7 @@ def _lifespan(settings: GatewaySettings) -> Lifespan[FastAPI]:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         gateway = _open_gateway(settings)
         reconciler = Reconciler(
-            gateway.jobs,
-            gateway.queue,
+            gateway,
             period_s=settings.reconcile_s,
             max_losses=settings.max_losses,
         )
@@ -72,4 +72,5 @@ def _open_gateway(settings: GatewaySettings) -> Gateway:
         jobs=open_job_store(settings.database_url),
         artifacts=open_artifact_store(settings.artifacts_url),
         queue=open_queue(settings.broker_url),
+        upload_ttl_s=settings.upload_ttl_s,
     )

@@ -16,6 +16,7 @@ class Gateway:
     jobs: JobStore
     artifacts: ArtifactStore
     queue: JobQueue
+    upload_ttl_s: float
 
 
 def _gateway(request: Request) -> Gateway:

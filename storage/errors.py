@@ -35,6 +35,26 @@ class FileInUse(StorageError):
     """An unfinished job reads this file: cancel the job or wait for its end."""
 
 
+class UploadNotPending(StorageError):
+    """The upload was completed, cancelled or has expired: begin a new one."""
+
+
+class UploadIncomplete(StorageError):
+    """The parts are not the announced bytes: each but the last has the length `part_size`."""
+
+
+class PartConflict(StorageError):
+    """This part is already held with other bytes: cancel the upload and begin a new one."""
+
+
+class PartBusy(StorageError):
+    """Another request is writing this part: try again in a moment."""
+
+
+class DigestMismatch(StorageError):
+    """The bytes that arrived do not have the announced digest: send them again."""
+
+
 class LeaseLost(StorageError):
     """Another attempt may own this job by now: stop the engine and publish nothing."""
 
@@ -48,7 +68,7 @@ class KeyRefused(StorageError):
 
 
 class StoreAway(StorageError):
-    """The database cannot be reached or is locked by others: try again in a moment."""
+    """A store cannot be reached or is locked by others: try again in a moment."""
 
 
 class MigrationMissing(StorageError):
