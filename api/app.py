@@ -4,27 +4,41 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.types import Lifespan
+from starlette.types import Lifespan, Scope
 
 from api import health
 from api.answers import publish_problems
+from api.correlation import RequestId
 from api.errors import install_error_handlers
 from api.files.endpoints import router as files
 from api.gateway import Gateway
 from api.jobs.endpoints import router as jobs
 from api.limits import BodyLimit
-from api.logs import configure_logs
+from api.metrics import router as metrics
 from api.models.endpoints import router as models
 from api.queue import open_queue
 from api.reconciler import Reconciler
 from api.settings import GatewaySettings
+from api.webhooks.endpoints import router as webhooks
 from storage.connect import open_artifact_store, open_job_store
+from storage.environment import read_secret_files
+from telemetry.logs import configure_logs
+from telemetry.metrics import tell_build
+from telemetry.traces import configure_traces
+from webhooks.egress import Egress
+from webhooks.sender import Sender
+
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     """Build the application; without `settings` they come from the environment."""
-    settings = settings or GatewaySettings()  # type: ignore[call-arg]  # the environment
+    if settings is None:
+        read_secret_files()
+        settings = GatewaySettings()  # type: ignore[call-arg]  # the environment
     configure_logs()
+    configure_traces("disp-gateway")
+    tell_build()
     app = FastAPI(
         title="DiSP",
         version="0.1.0",
@@ -33,14 +47,16 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"metrics": False, "logs": False, "exclude": _is_probe},
     )
     app.add_middleware(
         BodyLimit,
         max_upload_bytes=settings.max_upload_bytes,
         max_request_bytes=settings.max_request_bytes,
     )
+    app.add_middleware(RequestId)
     install_error_handlers(app)
-    for router in (health.router, files, models, jobs):
+    for router in (health.router, metrics, files, models, jobs, webhooks):
         app.include_router(router)
     publish_problems(app)
     return app
@@ -55,8 +71,10 @@ def _lifespan(settings: GatewaySettings) -> Lifespan[FastAPI]:
             gateway.queue,
             period_s=settings.reconcile_s,
             max_losses=settings.max_losses,
+            sender=Sender(gateway.jobs, gateway.egress),
         )
         app.state.gateway = gateway
+        app.state.artifact_probe = health.probe_of(gateway)
         reconciler.start()
         try:
             yield
@@ -72,4 +90,9 @@ def _open_gateway(settings: GatewaySettings) -> Gateway:
         jobs=open_job_store(settings.database_url),
         artifacts=open_artifact_store(settings.artifacts_url),
         queue=open_queue(settings.broker_url),
+        egress=Egress(allow_local=settings.webhooks_allow_local),
     )
+
+
+def _is_probe(scope: Scope) -> bool:
+    return scope["path"] in PROBES

@@ -1,4 +1,4 @@
-"""What every request may reach: the stores and the queue."""
+"""What every request may reach: the stores, the queue and the way out."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from api.queue import JobQueue
 from storage.interfaces import ArtifactStore, JobStore
+from webhooks.egress import Egress
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Gateway:
     jobs: JobStore
     artifacts: ArtifactStore
     queue: JobQueue
+    egress: Egress
 
 
 def _gateway(request: Request) -> Gateway:

@@ -16,3 +16,4 @@ class GatewaySettings(BaseSettings):
     max_request_bytes: int = Field(default=1024 * 1024, ge=1)
     reconcile_s: float = Field(default=10.0, gt=0)
     max_losses: int = Field(default=3, ge=1)
+    webhooks_allow_local: bool = False

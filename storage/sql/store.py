@@ -10,11 +10,13 @@ from storage.sql.jobs import SqlJobs
 from storage.sql.keys import SqlKeys
 from storage.sql.leases import SqlLeases
 from storage.sql.models import SqlModels
+from storage.sql.statistics import SqlStatistics
+from storage.sql.webhooks import SqlWebhooks
 
-REVISION = "0001"
+REVISION = "0004"
 
 
-class SqlJobStore(SqlKeys, SqlFiles, SqlModels, SqlJobs, SqlLeases):
+class SqlJobStore(SqlKeys, SqlFiles, SqlModels, SqlJobs, SqlLeases, SqlWebhooks, SqlStatistics):
     """A `JobStore` in SQLite or PostgreSQL."""
 
     def __init__(self, url: str) -> None:

@@ -6,6 +6,8 @@ from kombu import Connection
 from api.queue import CeleryQueue, PolledQueue, open_queue
 from api.reconciler import Reconciler
 from schemas.tasks import PURIFY, QUEUE
+from webhooks.egress import Egress
+from webhooks.sender import Sender
 
 
 class Recorded(PolledQueue):
@@ -49,6 +51,6 @@ def test_the_reconciler_repeats_hints_of_jobs_that_workers_lost(api):
     job_id = api.job_id()
     jobs, queue = api.gateway.jobs, Recorded()
     jobs.claim("w", lease_s=0.0, job_id=job_id)
-    Reconciler(jobs, queue, period_s=1, max_losses=3).reconcile()
+    Reconciler(jobs, queue, period_s=1, max_losses=3, sender=Sender(jobs, Egress())).reconcile()
     assert queue.hints == [job_id]
     assert jobs.get_job("acme", job_id).status == "queued"

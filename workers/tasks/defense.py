@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from schemas.tasks import PURIFY
 from storage.connect import open_artifact_store, open_job_store
+from telemetry.traces import flush_traces
 from workers.app import app
 from workers.context import Outcome
 from workers.settings import worker_settings
@@ -17,7 +18,10 @@ from workers.supervisor import Workplace, supervise
 @app.task(name=PURIFY, ignore_result=True, acks_late=False, max_retries=0)
 def purify(job_id: str) -> None:
     """What Celery sees; retries are the lease's business."""
-    run_attempt(job_id, workplace())
+    try:
+        run_attempt(job_id, workplace())
+    finally:
+        flush_traces()  # Celery ends its children without a farewell
 
 
 def run_attempt(job_id: str, workplace: Workplace) -> Outcome | None:
