@@ -22,6 +22,7 @@ from api.settings import GatewaySettings
 from api.webhooks.endpoints import router as webhooks
 from storage.connect import open_artifact_store, open_job_store
 from storage.environment import read_secret_files
+from telemetry.build import build_facts
 from telemetry.logs import configure_logs
 from telemetry.metrics import tell_build
 from telemetry.traces import configure_traces
@@ -41,7 +42,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     tell_build()
     app = FastAPI(
         title="DiSP",
-        version="0.1.0",
+        version=build_facts().version,
         description="Purifies poisoned visual instruction datasets and backdoored projectors.",
         lifespan=_lifespan(settings),
         docs_url=None,

@@ -1,11 +1,18 @@
 """What a database needs before anything can run on it: tables, the built-in models, a key."""
 
+from collections.abc import Sequence
+
+from client.errors import DispError
 from disp_engine.registry import builtin_models
 from storage.connect import open_job_store
 from storage.interfaces import JobStore, ModelRecord
 from storage.migrate import upgrade
 
 TENANT = "default"
+
+
+class NoBucket(DispError):
+    """The bucket cannot be created: check DISP_ARTIFACTS_URL and the AWS_… variables."""
 
 
 def prepare_database(url: str) -> JobStore:
@@ -18,10 +25,28 @@ def prepare_database(url: str) -> JobStore:
     return store
 
 
-def issue_key(url: str, tenant: str) -> str:
+def issue_key(url: str, tenant: str, scopes: Sequence[str]) -> str:
     """Prepare the database; a new API key of the tenant's."""
     store = prepare_database(url)
     try:
-        return store.issue_key(tenant)
+        return store.issue_key(tenant, scopes)
     finally:
         store.close()
+
+
+def make_bucket(url: str) -> None:
+    """Create the bucket of `s3://BUCKET/…` unless it is there; raises `NoBucket`."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    name = url.removeprefix("s3://").partition("/")[0]
+    if not url.startswith("s3://") or not name:
+        raise NoBucket(f"{NoBucket.__doc__} [DISP_ARTIFACTS_URL is {url!r}]")
+    config = Config(signature_version="s3v4", s3={"addressing_style": "path"})
+    try:
+        s3 = boto3.client("s3", config=config)
+        if name not in {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}:
+            s3.create_bucket(Bucket=name)
+    except (BotoCoreError, ClientError) as error:
+        raise NoBucket(f"{NoBucket.__doc__} [{error}]") from error

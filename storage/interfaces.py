@@ -280,6 +280,10 @@ class ModelStore(Protocol):
         """Return all models by id."""
         ...
 
+    def list_model_records(self) -> Sequence[ModelRecord]:
+        """Return all models by id, with the folders that workers read."""
+        ...
+
 
 class GatewayStore(Protocol):
     """Jobs as the gateway sees them: always through a tenant's eyes."""

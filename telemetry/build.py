@@ -18,7 +18,7 @@ class Build:
 
 def build_facts() -> Build:
     """Return what is installed."""
-    return Build(_version("disp"), _version("torch"), _cuda())
+    return Build(_version("disp") or "unknown", _version("torch"), _cuda())
 
 
 def _version(package: str) -> str:
