@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
 
 import pytest
 from openai import InvalidWebhookSignatureError, OpenAI
@@ -200,10 +201,10 @@ def test_attempts_are_counted_by_outcome(store, sender, receiver, listen) -> Non
 
 
 def test_a_signature_is_the_one_of_the_standards_example() -> None:
-    from datetime import datetime, timezone
+    from datetime import datetime
 
     keys = SigningSecrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    moment = datetime.fromtimestamp(1614265330, timezone.utc)
+    moment = datetime.fromtimestamp(1614265330, UTC)
     headers = signed_headers(keys, "msg_p5jXN8AQM9LWM0D4loKWxJek", '{"test": 2432232314}', moment)
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     assert headers["webhook-timestamp"] == "1614265330"

@@ -1,0 +1,39 @@
+import threading
+
+from client.reconcile import reconcile_once
+from client.worker import celery_command
+from schemas.jobs import JobStatus
+from tests.workers.conftest import TENANT, Bench, bench, settings
+from workers.context import Outcome
+from workers.tasks.defense import run_attempt
+
+__all__ = ["bench", "settings"]
+
+
+def test_once_takes_the_oldest_job_and_then_finds_nothing_more(bench: Bench) -> None:
+    place = bench.running("succeed")
+    assert run_attempt(None, place) is Outcome.SUCCEEDED
+    assert bench.job().status is JobStatus.SUCCEEDED
+    assert run_attempt(None, place) is None
+
+
+def test_once_hands_the_job_back_when_it_is_asked_to_stop(bench: Bench) -> None:
+    stop = threading.Event()
+    threading.Timer(1.0, stop.set).start()
+    assert run_attempt(None, bench.running("work_until_asked"), stop) is Outcome.RELEASED
+    assert bench.job().status is JobStatus.QUEUED
+
+
+def test_gpu_jobs_get_a_fresh_process_each_and_webhooks_do_not() -> None:
+    assert "--max-tasks-per-child" not in celery_command(["disp.gpu"])
+    webhooks = celery_command(["disp.io"])
+    assert webhooks[webhooks.index("-Q") + 1] == "disp.io" and "--max-tasks-per-child" in webhooks
+
+
+def test_one_round_of_repairs_requeues_what_a_dead_worker_held(bench: Bench) -> None:
+    bench.store.claim("dead", lease_s=-1)
+    url = bench.workplace.settings.database_url
+    found = reconcile_once(url, None, max_losses=3)
+    assert found.requeued == (bench.job_id,)
+    assert bench.store.get_job(TENANT, bench.job_id).status is JobStatus.QUEUED
+    assert reconcile_once(url, None, max_losses=3).requeued == ()
