@@ -24,16 +24,15 @@ EVENT_OF_STATUS = {
 }
 Url = Annotated[str, StringConstraints(min_length=8, max_length=2048, pattern=r"^[\x21-\x7e]+$")]
 Description = Annotated[str, StringConstraints(max_length=256)]
-Events = Annotated[list[WebhookEvent], Field(min_length=1, max_length=len(WebhookEvent))]
+EventName = Annotated[WebhookEvent, Field(strict=False)]
+Events = Annotated[list[EventName], Field(min_length=1, max_length=len(WebhookEvent))]
 
 
 class WebhookEndpointCreate(Request):
     """The body of `POST /v1/webhook_endpoints`; without `events` it is told of all."""
 
     url: Url
-    events: Annotated[Events, Field(strict=False)] = Field(
-        default_factory=lambda: list(WebhookEvent)
-    )
+    events: Events = Field(default_factory=lambda: list(WebhookEvent))
     description: Description = ""
 
 
@@ -41,7 +40,7 @@ class WebhookEndpointUpdate(Request):
     """The body of `PATCH /v1/webhook_endpoints/{id}`; what is left out stays as it is."""
 
     url: Url | None = None
-    events: Annotated[Events, Field(strict=False)] | None = None
+    events: Events | None = None
     description: Description | None = None
     enabled: bool | None = None
 

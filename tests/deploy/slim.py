@@ -10,17 +10,15 @@ from packaging.requirements import Requirement
 from tests.deploy.tools import ROOT
 
 SITECUSTOMIZE = """
-import sys
+from importlib.machinery import PathFinder
 
 HIDDEN = {hidden!r}
+find = PathFinder.find_spec
 
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in HIDDEN:
-            raise ModuleNotFoundError(f"{{name}} is not in the gateway's image", name=name)
-        return None
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in HIDDEN else find(name, path, target)
 
-sys.meta_path.insert(0, Hide())
+PathFinder.find_spec = staticmethod(find_spec)
 """
 
 
