@@ -1,26 +1,31 @@
 import threading
+from types import ModuleType
 
 from client.reconcile import reconcile_once
 from client.worker import celery_command
 from schemas.jobs import JobStatus
 from tests.workers.conftest import TENANT, Bench, bench, settings
+from tests.workers.test_defense import defense
 from workers.context import Outcome
-from workers.tasks.defense import run_attempt
 
-__all__ = ["bench", "settings"]
+__all__ = ["bench", "defense", "settings"]
 
 
-def test_once_takes_the_oldest_job_and_then_finds_nothing_more(bench: Bench) -> None:
+def test_once_takes_the_oldest_job_and_then_finds_nothing_more(
+    bench: Bench, defense: ModuleType
+) -> None:
     place = bench.running("succeed")
-    assert run_attempt(None, place) is Outcome.SUCCEEDED
+    assert defense.run_attempt(None, place) is Outcome.SUCCEEDED
     assert bench.job().status is JobStatus.SUCCEEDED
-    assert run_attempt(None, place) is None
+    assert defense.run_attempt(None, place) is None
 
 
-def test_once_hands_the_job_back_when_it_is_asked_to_stop(bench: Bench) -> None:
+def test_once_hands_the_job_back_when_it_is_asked_to_stop(
+    bench: Bench, defense: ModuleType
+) -> None:
     stop = threading.Event()
     threading.Timer(1.0, stop.set).start()
-    assert run_attempt(None, bench.running("work_until_asked"), stop) is Outcome.RELEASED
+    assert defense.run_attempt(None, bench.running("work_until_asked"), stop) is Outcome.RELEASED
     assert bench.job().status is JobStatus.QUEUED
 
 
