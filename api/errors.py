@@ -1,7 +1,7 @@
 """From what went wrong to HTTP: the only place that maps meaning to a status."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from api.tally import count_refusal
 from schemas.errors import ErrorBody, ErrorCode, FieldError, Problem
 from storage import errors as storage
 
@@ -59,6 +60,12 @@ class UnsupportedFormat(Refusal):
     status = 415
 
 
+class UrlNotAllowed(Refusal):
+    """Webhooks go to https URLs of public hosts, without a user, a password or a fragment."""
+
+    status = 422
+
+
 class RangeNotSatisfiable(Refusal):
     """The object has no such bytes."""
 
@@ -71,6 +78,7 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     JobNotFinished: (409, ErrorCode.JOB_NOT_FINISHED),
     PayloadTooLarge: (413, ErrorCode.PAYLOAD_TOO_LARGE),
     UnsupportedFormat: (415, ErrorCode.UNSUPPORTED_FORMAT),
+    UrlNotAllowed: (422, ErrorCode.URL_REFUSED),
     RangeNotSatisfiable: (416, ErrorCode.RANGE_NOT_SATISFIABLE),
     storage.NotFound: (404, ErrorCode.NOT_FOUND),
     storage.KeyRefused: (404, ErrorCode.NOT_FOUND),
@@ -82,6 +90,8 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     storage.DigestMismatch: (422, ErrorCode.DIGEST_MISMATCH),
     storage.UnknownFile: (422, ErrorCode.FILE_NOT_FOUND),
     storage.UnknownModel: (422, ErrorCode.MODEL_NOT_FOUND),
+    storage.UnknownWebhook: (422, ErrorCode.WEBHOOK_NOT_FOUND),
+    storage.TooManyWebhooks: (409, ErrorCode.LIMIT_REACHED),
     storage.IdempotencyKeyReused: (422, ErrorCode.IDEMPOTENCY_KEY_REUSED),
     storage.StoreAway: (503, ErrorCode.UNAVAILABLE),
 }
@@ -92,17 +102,41 @@ BY_STATUS: Mapping[int, ErrorCode] = {
 }
 PARAMS: Mapping[type[Exception], str] = {
     storage.UnknownModel: "/model",
+    storage.UnknownWebhook: "/webhook",
+    UrlNotAllowed: "/url",
     storage.IdempotencyKeyReused: "Idempotency-Key",
 }
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Answer every error of `app` with a problem document."""
-    app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(storage.StorageError, _answer_storage)
-    app.add_exception_handler(RequestValidationError, _answer_validation)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_exception_handler(Exception, _answer_fault)
+    app.add_exception_handler(HTTPException, _counted(_answer_http))
+    app.add_exception_handler(storage.StorageError, _counted(_answer_storage))
+    app.add_exception_handler(RequestValidationError, _counted(_answer_validation))
+    app.add_exception_handler(ClientDisconnect, _counted(_answer_nobody))
+    app.add_exception_handler(Exception, _counted(_answer_fault))
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document that still knows its code."""
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None) -> None:
+        """Render `problem` with its own status."""
+        content = problem.model_dump(mode="json", by_alias=True)
+        super().__init__(content, problem.status, headers=dict(headers or {}), media_type=PROBLEM)
+        self.code = problem.error.code
+
+
+Answer = Callable[[Request, Exception], Awaitable[ProblemResponse]]
+
+
+def _counted(answer: Answer) -> Answer:
+    async def counted(request: Request, error: Exception) -> ProblemResponse:
+        response = await answer(request, error)
+        count_refusal(request.method, request.url.path, response.code)
+        return response
+
+    return counted
 
 
 def problem(
@@ -113,7 +147,7 @@ def problem(
     param: str | None = None,
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> ProblemResponse:
     """Return an answer that RFC 9457 readers and OpenAI clients both understand."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     body = Problem(
@@ -124,8 +158,7 @@ def problem(
         error=ErrorBody(message=detail, type=kind, param=param, code=code),
         errors=list(errors),
     )
-    content = body.model_dump(mode="json", by_alias=True)
-    return JSONResponse(content, status, headers=dict(headers or {}), media_type=PROBLEM)
+    return ProblemResponse(body, headers)
 
 
 def pointer(path: Iterable[Any]) -> str:
@@ -134,14 +167,15 @@ def pointer(path: Iterable[Any]) -> str:
     return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
-async def _answer_http(_: Request, error: Exception) -> JSONResponse:
+async def _answer_http(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     by_status = (error.status_code, BY_STATUS.get(error.status_code, ErrorCode.BAD_REQUEST))
     status, code = CODES.get(type(error), by_status)
-    return problem(status, code, str(error.detail), headers=error.headers)
+    param = PARAMS.get(type(error))
+    return problem(status, code, str(error.detail), param=param, headers=error.headers)
 
 
-async def _answer_storage(request: Request, error: Exception) -> JSONResponse:
+async def _answer_storage(request: Request, error: Exception) -> ProblemResponse:
     found = CODES.get(type(error))
     if found is None:
         return await _answer_fault(request, error)
@@ -151,7 +185,7 @@ async def _answer_storage(request: Request, error: Exception) -> JSONResponse:
     return problem(*found, _message(type(error)), param=param)
 
 
-async def _answer_validation(_: Request, error: Exception) -> JSONResponse:
+async def _answer_validation(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     raw = error.errors()
     if any(entry["type"] == "json_invalid" for entry in raw):
@@ -162,12 +196,12 @@ async def _answer_validation(_: Request, error: Exception) -> JSONResponse:
     return problem(422, ErrorCode.VALIDATION_ERROR, detail, param=param, errors=errors)
 
 
-async def _answer_nobody(_: Request, error: Exception) -> JSONResponse:
+async def _answer_nobody(_: Request, error: Exception) -> ProblemResponse:
     """A client that dies in the middle of its upload is no fault of ours, and reads no answer."""
     return problem(400, ErrorCode.BAD_REQUEST, "The client went away before its body had ended.")
 
 
-async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
+async def _answer_fault(request: Request, error: Exception) -> ProblemResponse:
     log.error("request_failed", path=request.url.path, exc_info=error)
     detail = "The service failed; the fault is logged. Try again later."
     return problem(500, ErrorCode.INTERNAL_ERROR, detail)

@@ -1,4 +1,4 @@
-"""What every request may reach: the stores and the queue."""
+"""What every request may reach: the stores, the queue and the way out."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from api.queue import JobQueue
 from storage.interfaces import ArtifactStore, JobStore
+from storage.webhooks.egress import Egress
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Gateway:
     artifacts: ArtifactStore
     queue: JobQueue
     upload_ttl_s: float
+    egress: Egress
 
 
 def _gateway(request: Request) -> Gateway:

@@ -6,6 +6,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import PayloadTooLarge
+from api.tally import count_received
 from schemas.uploads import MAX_PART
 
 UPLOAD_PATHS = frozenset({"/v1/files"})
@@ -50,7 +51,9 @@ def _counted(scope: Scope, receive: Receive, limit: int) -> Receive:
         if too_long:
             raise PayloadTooLarge()
         message = await receive()
-        arrived += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        arrived += size
+        count_received(scope["path"], size)
         if arrived > limit:
             raise PayloadTooLarge()
         return message

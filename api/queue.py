@@ -5,9 +5,12 @@ from typing import Protocol
 import structlog
 from celery import Celery
 
-from schemas.tasks import KEY_PREFIX, PURIFY, QUEUE
+from schemas.tasks import DELIVER, IO_QUEUE, KEY_PREFIX, PURIFY, QUEUE
 
 log = structlog.get_logger()
+
+PING_S = 2.0
+WEBHOOK_HINT_S = 60.0
 
 
 class JobQueue(Protocol):
@@ -17,12 +20,27 @@ class JobQueue(Protocol):
         """Say that the job may be claimed; never raises."""
         ...
 
+    def hint_webhooks(self) -> bool:
+        """Say that webhooks are due; never raises. Tells whether a worker is to send them."""
+        ...
+
+    def ping(self) -> None:
+        """Raise if a broker is configured and does not answer."""
+        ...
+
 
 class PolledQueue:
     """For runners that look into the job store themselves."""
 
     def hint(self, job_id: str) -> None:
         """Leave it to the runner."""
+
+    def hint_webhooks(self) -> bool:
+        """Leave it to the gateway itself."""
+        return False
+
+    def ping(self) -> None:
+        """There is nothing that could be away."""
 
 
 class CeleryQueue:
@@ -42,10 +60,23 @@ class CeleryQueue:
 
     def hint(self, job_id: str) -> None:
         """Publish once; a broker that is down costs a delay, not the job."""
+        self._send(PURIFY, [job_id], QUEUE)
+
+    def hint_webhooks(self) -> bool:
+        """Publish once; the message expires before the next one is sent."""
+        self._send(DELIVER, [], IO_QUEUE, expires=WEBHOOK_HINT_S)
+        return True
+
+    def ping(self) -> None:
+        """Connect to the broker, or raise what that raises."""
+        with self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=PING_S)
+
+    def _send(self, task: str, args: list[str], queue: str, expires: float | None = None) -> None:
         try:
-            self._app.send_task(PURIFY, args=[job_id], queue=QUEUE, retry=False)
+            self._app.send_task(task, args=args, queue=queue, retry=False, expires=expires)
         except Exception as error:
-            log.warning("hint_not_sent", job_id=job_id, error=type(error).__name__)
+            log.warning("hint_not_sent", task=task, args=args, error=type(error).__name__)
 
 
 def open_queue(broker_url: str | None) -> JobQueue:

@@ -17,3 +17,4 @@ class GatewaySettings(BaseSettings):
     upload_ttl_s: float = Field(default=86400.0, gt=0)
     reconcile_s: float = Field(default=10.0, gt=0)
     max_losses: int = Field(default=3, ge=1)
+    webhooks_allow_local: bool = False

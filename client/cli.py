@@ -5,6 +5,7 @@ Exit status: 0 ok, 1 the job failed, 2 usage, 3 refused input, 4 not authorised,
 """
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -27,11 +28,14 @@ from schemas.requests import (
     Method,
     SuccessMatcher,
 )
+from schemas.tasks import QUEUE
+from storage.environment import SecretGivenTwice, SecretUnreadable, read_secret_files
 from storage.errors import StorageError
 
 FAILED, USAGE, REFUSED, NOT_AUTHORISED, UNAVAILABLE, STOPPED = 1, 2, 3, 4, 5, 130
 ENGINE_REFUSED, ENGINE_STOPPED = 2, 75
 SHORT_PATIENCE_S, LONG_PATIENCE_S = 5.0, 60.0
+SCOPES = ("read", "submit")
 FILE_ID = re.compile(r"file_[0-9a-f]{32}")
 NOT_YET_UPLOADED = "file_" + "0" * 32
 
@@ -73,19 +77,72 @@ def prepare(
     database_url: Annotated[str, typer.Option(envvar="DISP_DATABASE_URL", show_envvar=True)],
     tenant: Annotated[str, typer.Option(help="Whose key it is.")] = "default",
     key: Annotated[bool, typer.Option(help="Issue an API key and print it.")] = True,
+    bucket: Annotated[
+        bool, typer.Option("--bucket", help="Create the bucket of DISP_ARTIFACTS_URL if missing.")
+    ] = False,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="What the key may do: read, submit, metrics; repeatable."),
+    ] = None,
 ) -> None:
     """Migrate a database, register the built-in models, issue an API key."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from client.prepare import issue_key, prepare_database
+    from client.prepare import issue_key, make_bucket, prepare_database
 
+    if bucket:
+        make_bucket(os.environ.get("DISP_ARTIFACTS_URL", ""))
     try:
         if key:
-            print(issue_key(database_url, tenant))
+            print(issue_key(database_url, tenant, scope or SCOPES))
         else:
             prepare_database(database_url).close()
     except SQLAlchemyError as error:
         leave(f"error: this database cannot be prepared: {error}", USAGE)
+
+
+@app.command()
+def worker(
+    queue: Annotated[
+        list[str] | None, typer.Option("--queue", help="A queue to serve [disp.gpu]; repeatable.")
+    ] = None,
+    once: Annotated[bool, typer.Option(help="One attempt at one waiting job, then leave.")] = False,
+) -> None:
+    """Work on jobs: as a Celery node where a broker is configured, by polling otherwise."""
+    from client.worker import run_for_ever, run_once
+
+    if once:
+        raise SystemExit(run_once())
+    run_for_ever(queue or [QUEUE])
+
+
+@app.command()
+def reconcile(
+    as_json: Json = False,
+) -> None:
+    """Repair once what deaths have left behind, as this environment's gateway does all the time."""
+    from dataclasses import asdict
+
+    from client.reconcile import reconcile_once
+
+    print_result(asdict(reconcile_once()), as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this deployment, as this environment describes it, and say what to fix."""
+    from client.doctor import Deployment, examine, healthy
+
+    findings = []
+    for finding in examine(Deployment.of(os.environ)):
+        findings.append(finding)
+        if not as_json:
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            print(f"{finding.verdict.value:8} {finding.check}: {finding.found}{remedy}")
+    if as_json:
+        print_json([finding.as_json() for finding in findings])
+    if not healthy(findings):
+        raise SystemExit(FAILED)
 
 
 @app.command()
@@ -453,7 +510,10 @@ def describe(error: ValidationError) -> str:
 def main() -> None:
     """Run the command and turn what goes wrong into an exit status."""
     try:
+        read_secret_files()
         app()
+    except (SecretGivenTwice, SecretUnreadable) as error:
+        leave(f"error: {error}", USAGE)
     except DispError as error:
         leave(f"error: {error}", exit_code(error))
     except StorageError as error:

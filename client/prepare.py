@@ -1,11 +1,18 @@
 """What a database needs before anything can run on it: tables, the built-in models, a key."""
 
+from collections.abc import Sequence
+
+from client.errors import DispError
 from disp_engine.registry import builtin_models
 from storage.connect import open_job_store
 from storage.interfaces import JobStore, ModelRecord
 from storage.migrate import upgrade
 
 TENANT = "default"
+
+
+class NoBucket(DispError):
+    """The bucket cannot be created: check DISP_ARTIFACTS_URL and DISP_S3_…."""
 
 
 def prepare_database(url: str) -> JobStore:
@@ -18,10 +25,23 @@ def prepare_database(url: str) -> JobStore:
     return store
 
 
-def issue_key(url: str, tenant: str) -> str:
+def issue_key(url: str, tenant: str, scopes: Sequence[str]) -> str:
     """Prepare the database; a new API key of the tenant's."""
     store = prepare_database(url)
     try:
-        return store.issue_key(tenant)
+        return store.issue_key(tenant, scopes)
     finally:
         store.close()
+
+
+def make_bucket(url: str) -> None:
+    """Create the bucket of `s3://BUCKET/…` unless it is there; raises `NoBucket`."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from storage.s3 import create_bucket
+    from storage.settings import S3Settings
+
+    try:
+        create_bucket(url, S3Settings())
+    except (ValueError, BotoCoreError, ClientError) as error:
+        raise NoBucket(f"{NoBucket.__doc__} [{error}]") from error

@@ -93,6 +93,7 @@ class Job(Resource):
     seed: int
     suffix: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    webhook: str | None = None
     created_at: int
     started_at: int | None = None
     finished_at: int | None = None

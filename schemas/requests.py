@@ -12,6 +12,7 @@ Phrase = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 ModelId = Annotated[str, StringConstraints(pattern=MODEL_ID)]
 FileId = Annotated[str, StringConstraints(pattern=r"^file_[0-9a-f]{32}$")]
+WebhookEndpointId = Annotated[str, StringConstraints(pattern=r"^whe_[0-9a-f]{32}$")]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
@@ -74,3 +75,5 @@ class DefenseJobCreate(Request):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(
         default_factory=dict
     )
+    webhook: WebhookEndpointId | None = None
+    """Only this endpoint is told of the job's end, instead of all that listen for it."""

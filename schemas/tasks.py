@@ -1,6 +1,8 @@
-"""Names of the tasks that travel over the broker; a message carries a job id and nothing more."""
+"""Names of the tasks that travel over the broker; a message carries a job id or nothing at all."""
 
 PURIFY = "disp.defense.purify"
+DELIVER = "disp.webhooks.deliver"
 QUEUE = "disp.gpu"
+IO_QUEUE = "disp.io"
 KEY_PREFIX = "disp:"
 """Before every key in the broker; both ends must agree on it."""

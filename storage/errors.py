@@ -27,6 +27,18 @@ class UnknownModel(StorageError):
     """The request names a model that does not exist: GET /v1/models lists those that do."""
 
 
+class UnknownWebhook(StorageError):
+    """The request names a webhook endpoint that does not exist: create it first."""
+
+
+class TooManyWebhooks(StorageError):
+    """This tenant has as many webhook endpoints as it may have: delete one first."""
+
+
+class DeliveryLost(StorageError):
+    """Another sender has this delivery by now: what became of ours is not to be recorded."""
+
+
 class IdempotencyKeyReused(StorageError):
     """This Idempotency-Key was used with another body: choose a new key."""
 

@@ -15,6 +15,7 @@ from schemas.files import File, FilePurpose
 from schemas.jobs import Event, Job, JobError, JobStatus, Metric, StageName, StepStatus
 from schemas.models import Model
 from schemas.requests import DefenseJobCreate
+from schemas.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from schemas.wire import Page
 from storage.uploads import PartStore, UploadStore
 
@@ -82,12 +83,16 @@ class CreatedJob:
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on a job until the lease ends or another attempt begins."""
+    """The right to work on a job until the lease ends or another attempt begins.
+
+    `traceparent` is the trace of the request that created the job, in W3C's form.
+    """
 
     job_id: str
     tenant: str
     attempt: int
     owner: str
+    traceparent: str | None = None
 
 
 class Directive(StrEnum):
@@ -148,6 +153,69 @@ class Reconciled:
     requeued: tuple[str, ...] = ()
     cancelled: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EndpointDraft:
+    """A webhook endpoint that is to be created; `secret` is `whsec_` and base64."""
+
+    url: str
+    events: Sequence[WebhookEvent]
+    description: str
+    secret: str
+
+
+@dataclass(frozen=True)
+class EndpointChanges:
+    """What is to change in a webhook endpoint; None leaves a field as it is."""
+
+    url: str | None = None
+    events: Sequence[WebhookEvent] | None = None
+    description: str | None = None
+    enabled: bool | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class SigningSecrets:
+    """The secret that signs, and the one before it while its time of grace lasts."""
+
+    current: str
+    previous: str | None = None
+
+
+@dataclass(frozen=True)
+class DueDelivery:
+    """The right to send one message once; `attempt` fences out senders whose lease has ended."""
+
+    id: str
+    endpoint_id: str
+    message_id: str
+    attempt: int
+    failures: int
+    url: str
+    body: str
+    secrets: SigningSecrets
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of an attempt: `error` None when it arrived, `gone` when the answer was 410.
+
+    Without `retry_after_s` a failure is final; `gone` disables the endpoint besides.
+    """
+
+    status_code: int | None = None
+    error: str | None = None
+    gone: bool = False
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How many jobs there are in each status; how long the oldest of each queue waits, seconds."""
+
+    jobs: Mapping[JobStatus, int]
+    oldest_age_s: Mapping[str, float]
 
 
 class KeyStore(Protocol):
@@ -213,16 +281,26 @@ class ModelStore(Protocol):
         """Return all models by id."""
         ...
 
+    def list_model_records(self) -> Sequence[ModelRecord]:
+        """Return all models by id, with the folders that workers read."""
+        ...
+
 
 class GatewayStore(Protocol):
     """Jobs as the gateway sees them: always through a tenant's eyes."""
 
     def create_job(
-        self, tenant: str, request: DefenseJobCreate, idempotency: Idempotency | None = None
+        self,
+        tenant: str,
+        request: DefenseJobCreate,
+        idempotency: Idempotency | None = None,
+        *,
+        traceparent: str | None = None,
     ) -> CreatedJob:
         """Write job, steps, first event, hint and idempotency row in one transaction.
 
-        Raises `UnknownModel`, `UnknownFile` or `IdempotencyKeyReused`.
+        `traceparent` is the W3C header of the request's trace, for the worker to go on with.
+        Raises `UnknownModel`, `UnknownFile`, `UnknownWebhook` or `IdempotencyKeyReused`.
         """
         ...
 
@@ -344,7 +422,99 @@ class LeaseStore(Protocol):
         ...
 
 
-class JobStore(KeyStore, FileStore, UploadStore, ModelStore, GatewayStore, LeaseStore, Protocol):
+class WebhookStore(Protocol):
+    """Webhook endpoints, and the outbox that is written together with a job's last status."""
+
+    def add_endpoint(self, tenant: str, draft: EndpointDraft) -> WebhookEndpoint:
+        """Create an endpoint, or raise `TooManyWebhooks`."""
+        ...
+
+    def get_endpoint(self, tenant: str, endpoint_id: str) -> WebhookEndpoint:
+        """Return an endpoint or raise `NotFound`."""
+        ...
+
+    def list_endpoints(
+        self, tenant: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+    ) -> Page[WebhookEndpoint]:
+        """Return a page of endpoints by id, that is, by time of creation."""
+        ...
+
+    def update_endpoint(
+        self, tenant: str, endpoint_id: str, changes: EndpointChanges
+    ) -> WebhookEndpoint:
+        """Change an endpoint; switching it off fails whatever it had still to send."""
+        ...
+
+    def delete_endpoint(self, tenant: str, endpoint_id: str) -> None:
+        """Remove an endpoint with its deliveries, or raise `NotFound`."""
+        ...
+
+    def rotate_secret(
+        self, tenant: str, endpoint_id: str, secret: str, *, grace_s: float
+    ) -> tuple[WebhookEndpoint, float]:
+        """Sign with `secret` from now on; the old one too until the returned time."""
+        ...
+
+    def list_deliveries(
+        self,
+        tenant: str,
+        endpoint_id: str,
+        *,
+        status: DeliveryStatus | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> Page[WebhookDelivery]:
+        """Return a page of an endpoint's deliveries, or raise `NotFound`."""
+        ...
+
+    def redeliver(self, tenant: str, endpoint_id: str, delivery_id: str) -> WebhookDelivery:
+        """Make a delivery due now, with all attempts before it again; or raise `NotFound`."""
+        ...
+
+    def deliveries_due(self) -> bool:
+        """Tell, without a lock, whether a sender would find anything to do."""
+        ...
+
+    def claim_delivery(self, *, lease_s: float) -> DueDelivery | None:
+        """Take the delivery that has waited longest; of many senders one gets it.
+
+        A sender that dies holds it up until its lease has ended.
+        """
+        ...
+
+    def settle_delivery(self, due: DueDelivery, receipt: Receipt) -> None:
+        """Write what became of an attempt, or raise `DeliveryLost` if it is another's by now."""
+        ...
+
+    def prune_deliveries(self) -> None:
+        """Forget deliveries that ended a month ago."""
+        ...
+
+
+class StatisticsStore(Protocol):
+    """Numbers for operators, over all tenants."""
+
+    def now(self) -> float:
+        """Return the database's clock in Unix seconds."""
+        ...
+
+    def statistics(self) -> Statistics:
+        """Return the numbers as they are now."""
+        ...
+
+
+class JobStore(
+    KeyStore,
+    FileStore,
+    UploadStore,
+    ModelStore,
+    GatewayStore,
+    LeaseStore,
+    WebhookStore,
+    StatisticsStore,
+    Protocol,
+):
     """The whole truth about jobs."""
 
     def ping(self) -> None:

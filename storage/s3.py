@@ -35,10 +35,7 @@ class S3ArtifactStore(ObjectArtifactStore):
 
     def __init__(self, url: str, settings: S3Settings) -> None:
         """Open `s3://bucket/prefix`; the bucket must be there."""
-        match = LOCATION.fullmatch(url)
-        if match is None:
-            raise ValueError(f"not s3://bucket/prefix: {url}")
-        bucket, prefix = match["bucket"], (match["prefix"] or "").strip("/")
+        bucket, prefix = _place(url)
         super().__init__(_open(bucket, prefix, settings))
         self._bucket, self._prefix = bucket, prefix
         self._client = _client(settings, settings.endpoint)
@@ -61,6 +58,14 @@ class S3ArtifactStore(ObjectArtifactStore):
         }
         url = self._signer.generate_presigned_url("get_object", parameters, ExpiresIn=URL_S)
         return str(url)
+
+
+def create_bucket(url: str, settings: S3Settings) -> None:
+    """Create the bucket of `s3://bucket/prefix` unless it is there; raises botocore's errors."""
+    bucket, _ = _place(url)
+    client = _client(settings, settings.endpoint)
+    if bucket not in {found["Name"] for found in client.list_buckets()["Buckets"]}:
+        client.create_bucket(Bucket=bucket)
 
 
 class S3Parts:
@@ -167,6 +172,13 @@ def reachable() -> Iterator[None]:
         raise
     except BotoCoreError as error:
         raise StoreAway() from error
+
+
+def _place(url: str) -> tuple[str, str]:
+    match = LOCATION.fullmatch(url)
+    if match is None:
+        raise ValueError(f"not s3://bucket/prefix: {url}")
+    return match["bucket"], (match["prefix"] or "").strip("/")
 
 
 def _full(prefix: str, key: str) -> str:

@@ -1,20 +1,22 @@
 """The Celery application: a message is only a hint that a job may be claimed.
 
 The SQL lease owns redelivery, so messages are acknowledged early and never prefetched; the
-broker's visibility timeout can then duplicate nothing. Run one node per GPU with
-REMAP_SIGTERM=SIGQUIT: `celery -A workers.app worker -n gpu0@%h -Q disp.gpu -c 1`.
+broker's visibility timeout can then duplicate nothing. `disp worker` runs a node: one per GPU.
 """
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init, worker_process_init
 
 from schemas.tasks import KEY_PREFIX, QUEUE
-from workers.logs import configure_logs
+from storage.telemetry.logs import configure_logs
+from storage.telemetry.metrics import serve_worker_metrics
+from storage.telemetry.traces import configure_traces
 from workers.settings import worker_settings
 
 VISIBILITY_TIMEOUT_S = 43200
+TASKS = ["workers.tasks.defense", "workers.tasks.webhooks"]
 
-app = Celery("disp", broker=worker_settings().broker_url, include=["workers.tasks.defense"])
+app = Celery("disp", broker=worker_settings().broker_url, include=TASKS)
 app.conf.update(
     task_serializer="json",
     accept_content=["json"],
@@ -51,3 +53,17 @@ app.conf.update(
 @setup_logging.connect
 def _configure_logs(**_: object) -> None:
     configure_logs()
+
+
+@worker_init.connect
+def _serve_metrics(**_: object) -> None:
+    """In the node's main process: it outlives the children, which end with their jobs."""
+    port = worker_settings().metrics_port
+    if port is not None:
+        serve_worker_metrics(port)
+
+
+@worker_process_init.connect
+def _configure_traces(**_: object) -> None:
+    """In each child: an exporter's thread would not survive the way there."""
+    configure_traces("disp-worker")

@@ -18,8 +18,10 @@ import structlog
 
 from storage.connect import open_artifact_store, open_job_store
 from storage.interfaces import Claim
+from storage.telemetry.logs import configure_logs
+from storage.telemetry.metrics import serve_worker_metrics
+from storage.telemetry.traces import configure_traces
 from workers.context import Outcome
-from workers.logs import configure_logs
 from workers.settings import worker_settings
 from workers.supervisor import Workplace, supervise
 
@@ -108,7 +110,10 @@ def stop_on_signals() -> threading.Event:
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
     configure_logs()
+    configure_traces("disp-worker")
     settings = worker_settings()
+    if settings.metrics_port is not None:
+        serve_worker_metrics(settings.metrics_port)
     stop = stop_on_signals()
     with sole_owner(settings.work_dir) as owner:
         store = open_job_store(settings.database_url)

@@ -7,6 +7,8 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from storage.environment import read_secret_files
+
 
 class WorkerSettings(BaseSettings):
     """What a worker needs to know; each field is an environment variable `DISP_<NAME>`."""
@@ -26,6 +28,8 @@ class WorkerSettings(BaseSettings):
     poll_s: float = Field(default=0.5, gt=0)
     reconcile_s: float = Field(default=10.0, gt=0)
     engine_threads: int | None = Field(default=None, ge=1)
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    webhooks_allow_local: bool = False
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:
@@ -37,4 +41,5 @@ class WorkerSettings(BaseSettings):
 @lru_cache(maxsize=1)
 def worker_settings() -> WorkerSettings:
     """The settings of this process."""
+    read_secret_files()
     return WorkerSettings()  # type: ignore[call-arg]  # the environment gives the rest

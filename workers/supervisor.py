@@ -21,6 +21,7 @@ from schemas.errors import ErrorCode
 from schemas.jobs import JobError, JobStatus
 from storage.errors import LeaseLost
 from storage.interfaces import ArtifactStore, Claim, EventDraft, JobInputs, LeaseStore
+from storage.telemetry.traces import attempt_span
 from workers.context import Halted, JobContext, Outcome
 from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
@@ -91,8 +92,9 @@ def supervise(claim: Claim, workplace: Workplace, stop: threading.Event) -> Outc
     )
     with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
         log.info("attempt_started", tenant=claim.tenant)
-        with context:
+        with context, attempt_span(claim.traceparent, claim.job_id, claim.attempt) as span:
             outcome = _settle(context, workplace)
+            span.set_attribute("disp.outcome", outcome.value)
         log.info("attempt_ended", outcome=outcome.value)
     return outcome
 
@@ -210,6 +212,7 @@ def _run_engine(
         raise
     finally:
         status = engine.reap()
+        journal.close()
     _judge(status, journal, context, engine)
 
 

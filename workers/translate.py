@@ -11,6 +11,7 @@ from schemas.errors import ErrorCode
 from schemas.jobs import JobError, JobStatus, StageName, StepStatus
 from storage.errors import LeaseLost
 from storage.interfaces import Claim, EventDraft, LeaseStore, MetricDraft, StepUpdate
+from storage.telemetry.traces import StageSpans
 
 log = structlog.get_logger()
 
@@ -116,6 +117,7 @@ class Journal:
         self._due = False
         self._garbage = 0
         self._stage: StageName | None = None
+        self._spans = StageSpans()
         self.done = False
         self.error: ErrorMessage | None = None
 
@@ -183,10 +185,18 @@ class Journal:
             )
             self._draft = Draft({}, [], [])
 
+    def close(self) -> None:
+        """End the spans of stages that the engine left unfinished."""
+        self._spans.abandon()
+
     def _take_stage(self, message: StageMessage) -> None:
         status = StepStatus(message.status)
         self._update(message.stage, status=status, reused=message.reused)
         self._stage = message.stage if status is StepStatus.RUNNING else None
+        if status is StepStatus.RUNNING:
+            self._spans.begin(message.stage.value)
+        else:
+            self._spans.end(message.stage.value, reused=bool(message.reused))
         if status is StepStatus.RUNNING and message.stage is not StageName.INGEST:
             self._draft.status = JobStatus.RUNNING
         self.say(_stage_event(message))

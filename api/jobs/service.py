@@ -9,6 +9,7 @@ from schemas.artifacts import ArtifactEntry, Manifest
 from schemas.requests import DefenseJobCreate
 from storage.errors import NotFound
 from storage.interfaces import CreatedJob, Idempotency
+from storage.telemetry.traces import current_traceparent
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 
@@ -21,7 +22,9 @@ def create(
     if idempotency_key is not None:
         body = request.model_dump_json(exclude_unset=True).encode()
         idempotency = Idempotency(idempotency_key, hashlib.sha256(body).hexdigest())
-    created = gateway.jobs.create_job(tenant, request, idempotency)
+    created = gateway.jobs.create_job(
+        tenant, request, idempotency, traceparent=current_traceparent()
+    )
     if not created.replayed:
         gateway.queue.hint(created.job.id)
     return created

@@ -1,6 +1,6 @@
 """What every part of the SQL job store stands on: an engine and two kinds of transaction."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from storage.errors import StoreAway
 from storage.interfaces import Order
 
 Row = TypeVar("Row")
+AFTER_COMMIT = "after_commit"
 
 
 class SqlBackend:
@@ -26,14 +27,22 @@ class SqlBackend:
     @contextmanager
     def _write(self) -> Iterator[Session]:
         engine = self._engine
-        with reachable(), Session(engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        with reachable(), Session(engine, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            for told in session.info.pop(AFTER_COMMIT, ()):
+                told()
 
     @contextmanager
     def _read(self) -> Iterator[Session]:
         engine = self._engine.execution_options(reads_only=True)
         with reachable(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+
+def after_commit(session: Session, tell: Callable[[], None]) -> None:
+    """Call `tell` once the transaction at hand has been committed: what rolls back never was."""
+    session.info.setdefault(AFTER_COMMIT, []).append(tell)
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from sqlalchemy.orm import Session
 from schemas.jobs import JobStatus, StepStatus
 from storage.ids import new_id
 from storage.interfaces import EventDraft, MetricDraft, StepUpdate
+from storage.sql.backend import after_commit
 from storage.sql.tables import EventRow, JobRow, MetricRow, StepRow
+from storage.telemetry.metrics import STAGE_DURATION
 
 
 def add_events(session: Session, job: JobRow, drafts: Iterable[EventDraft], now: float) -> None:
@@ -69,7 +71,7 @@ def update_step(session: Session, job: JobRow, update: StepUpdate, now: float) -
         if (value := getattr(update, name)) is not None:
             setattr(step, name, value)
     if update.status is not None:
-        _set_step_status(step, update.status, now)
+        _set_step_status(session, step, update.status, now)
         if update.status is StepStatus.RUNNING:
             job.stage = step.name
     return _got_further(step)
@@ -81,11 +83,14 @@ def settle_steps(session: Session, job: JobRow, became: dict[StepStatus, StepSta
         step.status = became.get(StepStatus(step.status), StepStatus(step.status)).value
 
 
-def _set_step_status(step: StepRow, status: StepStatus, now: float) -> None:
+def _set_step_status(session: Session, step: StepRow, status: StepStatus, now: float) -> None:
     if status is StepStatus.RUNNING and step.status != StepStatus.RUNNING:
         step.started_at, step.finished_at = now, None
     if status in (StepStatus.SUCCEEDED, StepStatus.FAILED):
         step.finished_at = now
+        if status is StepStatus.SUCCEEDED and step.started_at is not None and not step.reused:
+            seconds, stage = now - step.started_at, step.name
+            after_commit(session, lambda: STAGE_DURATION.labels(stage).observe(seconds))
     step.status = status.value
 
 

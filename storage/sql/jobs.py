@@ -20,7 +20,7 @@ from schemas.wire import Page
 from storage.errors import IdempotencyKeyReused, NotFound, UnknownFile, UnknownModel
 from storage.ids import new_id
 from storage.interfaces import CreatedJob, Idempotency, Order
-from storage.sql.backend import SqlBackend, one_page, page_of
+from storage.sql.backend import SqlBackend, after_commit, one_page, page_of
 from storage.sql.engine import database_now
 from storage.sql.files import find_file
 from storage.sql.history import note_status, settle_steps
@@ -33,6 +33,8 @@ from storage.sql.tables import (
     OutboxRow,
     StepRow,
 )
+from storage.sql.webhooks import announce_end, require_endpoint
+from storage.telemetry.metrics import JOBS_CREATED, JOBS_FINISHED
 
 HINT_GRACE_S = 30.0
 
@@ -41,7 +43,12 @@ class SqlJobs(SqlBackend):
     """A `GatewayStore`."""
 
     def create_job(
-        self, tenant: str, request: DefenseJobCreate, idempotency: Idempotency | None = None
+        self,
+        tenant: str,
+        request: DefenseJobCreate,
+        idempotency: Idempotency | None = None,
+        *,
+        traceparent: str | None = None,
     ) -> CreatedJob:
         """Write job, steps, first event, hint and idempotency row in one transaction."""
         with self._write() as session:
@@ -51,10 +58,12 @@ class SqlJobs(SqlBackend):
                 if earlier is not None:
                     return CreatedJob(earlier, replayed=True)
             _require_inputs(session, tenant, request)
-            job = resource(session, _insert(session, tenant, request, now))
+            row = _insert(session, tenant, request, now)
+            row.traceparent = traceparent
+            job = resource(session, row)
             if idempotency is not None:
-                row = session.get_one(IdempotencyRow, (tenant, idempotency.key))
-                row.response = job.model_dump(mode="json")
+                answer = session.get_one(IdempotencyRow, (tenant, idempotency.key))
+                answer.response = job.model_dump(mode="json")
         return CreatedJob(job, replayed=False)
 
     def get_job(self, tenant: str, job_id: str) -> Job:
@@ -175,6 +184,9 @@ def end(session: Session, job: JobRow, status: JobStatus, message: str, now: flo
     job.lease_owner = job.lease_until = None
     drop_hint(session, job)
     note_status(session, job, message, now)
+    announce_end(session, job, status, now)
+    reason = job.error["code"] if job.error and status is JobStatus.FAILED else ""
+    after_commit(session, lambda: JOBS_FINISHED.labels(status.value, reason).inc())
 
 
 def drop_hint(session: Session, job: JobRow) -> None:
@@ -211,6 +223,8 @@ def _earlier_answer(session: Session, tenant: str, idempotency: Idempotency) -> 
 def _require_inputs(session: Session, tenant: str, request: DefenseJobCreate) -> None:
     if session.get(ModelRow, request.model) is None:
         raise UnknownModel(request.model)
+    if request.webhook is not None:
+        require_endpoint(session, tenant, request.webhook)
     evaluation = request.evaluation
     named = {
         "/training_file": request.training_file,
@@ -247,6 +261,7 @@ def _insert(session: Session, tenant: str, request: DefenseJobCreate, now: float
     session.add(OutboxRow(job_id=job.id, due_at=now + HINT_GRACE_S))
     session.flush()
     note_status(session, job, "job created", now)
+    after_commit(session, lambda: JOBS_CREATED.labels(request.method.type).inc())
     return job
 
 

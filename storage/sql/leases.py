@@ -21,7 +21,7 @@ from storage.interfaces import (
     Reconciled,
     StepUpdate,
 )
-from storage.sql.backend import SqlBackend
+from storage.sql.backend import SqlBackend, after_commit
 from storage.sql.engine import database_now
 from storage.sql.files import blob_of, find_file
 from storage.sql.history import (
@@ -34,6 +34,7 @@ from storage.sql.history import (
 from storage.sql.jobs import drop_hint, end, end_cancelled
 from storage.sql.models import record_of
 from storage.sql.tables import EventRow, IdempotencyRow, JobRow, ModelRow, OutboxRow
+from storage.telemetry.metrics import LEASES_EXPIRED, SAMPLES_PROCESSED
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 WORKING = frozenset({JobStatus.VALIDATING_FILES, JobStatus.RUNNING})
@@ -134,6 +135,7 @@ class SqlLeases(SqlBackend):
             job.manifest_key, job.result = manifest_key, dict(result)
             settle_steps(session, job, {StepStatus.PENDING: StepStatus.SKIPPED})
             end(session, job, JobStatus.SUCCEEDED, "job succeeded", database_now(session))
+            after_commit(session, lambda: _count_samples(result))
 
     def fail(self, claim: Claim, error: JobError) -> None:
         """End the job with an error."""
@@ -163,6 +165,12 @@ class SqlLeases(SqlBackend):
         )
 
 
+def _count_samples(result: Mapping[str, Any]) -> None:
+    counts = result.get("samples", {})
+    for verdict in ("rewritten", "passed_through", "quarantined"):
+        SAMPLES_PROCESSED.labels("purify", verdict).inc(counts.get(verdict, 0))
+
+
 def _takeable(owner: str, job_id: str | None, now: float) -> Any:
     leased = JobRow.status.in_([status.value for status in LEASED])
     free: ColumnElement[bool] = or_(
@@ -190,12 +198,19 @@ def _take(session: Session, job: JobRow, owner: str, lease_s: float, now: float)
     settle_steps(session, job, {StepStatus.RUNNING: StepStatus.PENDING})
     drop_hint(session, job)
     note_status(session, job, f"attempt {job.attempt} began", now)
-    return Claim(job_id=job.id, tenant=job.tenant, attempt=job.attempt, owner=owner)
+    return Claim(
+        job_id=job.id,
+        tenant=job.tenant,
+        attempt=job.attempt,
+        owner=owner,
+        traceparent=job.traceparent,
+    )
 
 
 def _lose(session: Session, job: JobRow, max_losses: int, now: float) -> bool:
     """Count a lost attempt; fail the job and return True if it has been lost too often."""
     job.losses += 1
+    after_commit(session, LEASES_EXPIRED.inc)
     if job.losses <= max_losses:
         return False
     message = f"the worker died {job.losses} times in a row without progress"

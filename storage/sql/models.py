@@ -42,6 +42,12 @@ class SqlModels(SqlBackend):
         with self._read() as session:
             return [_model(row) for row in session.scalars(select(ModelRow).order_by(ModelRow.id))]
 
+    def list_model_records(self) -> Sequence[ModelRecord]:
+        """Return all models by id, with the folders that workers read."""
+        with self._read() as session:
+            rows = session.scalars(select(ModelRow).order_by(ModelRow.id))
+            return [record_of(row) for row in rows]
+
 
 def record_of(row: ModelRow) -> ModelRecord:
     """Return what a worker needs of a row."""

@@ -10,12 +10,16 @@ from storage.sql.jobs import SqlJobs
 from storage.sql.keys import SqlKeys
 from storage.sql.leases import SqlLeases
 from storage.sql.models import SqlModels
+from storage.sql.statistics import SqlStatistics
 from storage.sql.uploads import SqlUploads
+from storage.sql.webhooks import SqlWebhooks
 
-REVISION = "0002"
+REVISION = "0004"
 
 
-class SqlJobStore(SqlKeys, SqlFiles, SqlUploads, SqlModels, SqlJobs, SqlLeases):
+class SqlJobStore(
+    SqlKeys, SqlFiles, SqlUploads, SqlModels, SqlJobs, SqlLeases, SqlWebhooks, SqlStatistics
+):
     """A `JobStore` in SQLite or PostgreSQL."""
 
     def __init__(self, url: str) -> None:

@@ -116,6 +116,7 @@ class JobRow(Base):
     manifest_key: Mapped[str | None] = mapped_column(Text)
     result: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
+    traceparent: Mapped[str | None]
     __table_args__ = (
         Index("jobs_by_tenant", "tenant", "id"),
         Index("jobs_by_status", "status", "id"),
@@ -185,3 +186,48 @@ class OutboxRow(Base):
     __tablename__ = "outbox"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     due_at: Mapped[float]
+
+
+class WebhookEndpointRow(Base):
+    """Where a tenant wants to be told; the previous secret signs until `previous_until`."""
+
+    __tablename__ = "webhook_endpoints"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[str]]
+    description: Mapped[str]
+    disabled_reason: Mapped[str | None]
+    secret: Mapped[str]
+    previous_secret: Mapped[str | None]
+    previous_until: Mapped[float | None]
+    created_at: Mapped[float]
+    __table_args__ = (Index("webhook_endpoints_by_tenant", "tenant", "id"),)
+
+
+class WebhookDeliveryRow(Base):
+    """A message to an endpoint; `attempts` is the fencing token of whoever sends it.
+
+    `failures` counts the attempts in a row that failed since it was last (re)scheduled.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id"))
+    message_id: Mapped[str]
+    type: Mapped[str]
+    job_id: Mapped[str]
+    body: Mapped[str] = mapped_column(Text)
+    status: Mapped[str]
+    attempts: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[float]
+    due_at: Mapped[float | None]
+    lease_until: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    last_status_code: Mapped[int | None]
+    last_error: Mapped[str | None]
+    __table_args__ = (
+        Index("webhook_deliveries_by_endpoint", "endpoint_id", "id"),
+        Index("webhook_deliveries_by_due", "status", "due_at"),
+    )

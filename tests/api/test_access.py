@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from tests.api.world import assert_problem
@@ -18,6 +20,12 @@ ROUTES = [
         "/v1/defense/jobs/{id}/artifacts": ["get"],
         "/v1/defense/jobs/{id}/artifacts/x": ["get"],
         "/v1/defense/jobs/{id}/report": ["get"],
+        "/v1/webhook_endpoints": ["get", "post"],
+        "/v1/webhook_endpoints/{id}": ["get", "patch", "delete"],
+        "/v1/webhook_endpoints/{id}/rotate_secret": ["post"],
+        "/v1/webhook_endpoints/{id}/deliveries": ["get"],
+        "/v1/webhook_endpoints/{id}/deliveries/x/redeliver": ["post"],
+        "/metrics": ["get"],
     }.items()
     for method in methods
 ]
@@ -40,10 +48,10 @@ def test_the_routes_above_are_all_there_are(api):
         (method, path.replace("tiny", "{id}").replace("/x", "/{name}")) for method, path in ROUTES
     }
     plain = {
-        (method, path.replace("{file_id}", "{id}").replace("{job_id}", "{id}"))
+        (method, re.sub(r"\{(file|job|model|endpoint)_id\}", "{id}", path))
         for method, path in served
     }
-    plain = {(method, path.replace("{model_id}", "{id}")) for method, path in plain}
+    plain = {(method, path.replace("{delivery_id}", "{name}")) for method, path in plain}
     assert plain == named | {("GET", "/livez"), ("GET", "/readyz")}
 
 

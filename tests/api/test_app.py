@@ -76,7 +76,10 @@ def test_the_process_lives_and_is_ready(api):
     del api.client.headers["Authorization"]
     assert api.client.get("/livez").json()["status"] == "ok"
     ready = api.client.get("/readyz")
-    assert (ready.status_code, ready.json()["checks"]) == (200, {"jobs": "ok", "artifacts": "ok"})
+    assert (ready.status_code, ready.json()["checks"]) == (
+        200,
+        {"jobs": "ok", "artifacts": "ok", "broker": "ok"},
+    )
 
 
 def test_a_store_that_cannot_be_written_makes_it_unready(api, tmp_path):
@@ -90,6 +93,6 @@ def test_a_store_that_cannot_be_written_makes_it_unready(api, tmp_path):
 def test_every_refusal_of_the_stores_has_an_http_answer():
     from api.errors import CODES
 
-    never_reach_a_client = {"MigrationMissing", "LeaseLost", "AlreadyExists"}
+    never_reach_a_client = {"MigrationMissing", "LeaseLost", "DeliveryLost", "AlreadyExists"}
     refusals = {kind for kind in StorageError.__subclasses__()}
     assert {kind.__name__ for kind in refusals - set(CODES)} == never_reach_a_client

@@ -1,0 +1,33 @@
+"""Logs are events in JSON on stderr; no text of any dataset is ever among them.
+
+Whatever is bound to structlog's context variables (`request_id`, `job_id`, `attempt`, `tenant`)
+stands in every event, and so does the id of the trace, if there is one.
+"""
+
+import sys
+
+import structlog
+from opentelemetry import trace
+from structlog.typing import EventDict, WrappedLogger
+
+
+def configure_logs() -> None:
+    """Call it once, where a process starts."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _add_trace,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+    return event

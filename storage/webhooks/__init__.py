@@ -1,0 +1,1 @@
+"""Sending webhooks: signatures, a way out that reaches public hosts only, and the sender."""

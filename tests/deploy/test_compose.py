@@ -1,0 +1,104 @@
+import json
+import os
+import shutil
+import stat
+import subprocess
+
+import pytest
+
+from tests.deploy.names import assert_command_exists, secrets_of, unknown_names
+from tests.deploy.tools import ROOT, program
+
+OURS = {"prepare", "gateway", "worker-gpu", "worker-io"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files that compose reads, with secrets made by the script that the README names."""
+    folder = tmp_path_factory.mktemp("compose")
+    shutil.copy(ROOT / "docker-compose.yml", folder)
+    shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("secrets"))
+    subprocess.run([folder / "deploy" / "make-secrets"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compose(folder):
+    """The file as Docker Compose itself reads it, that is, checked against its specification."""
+    command = [program("docker-compose"), "-f", "docker-compose.yml", "config", "--format", "json"]
+    environment = os.environ | {"DOCKER_CONFIG": str(folder)}
+    read = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert read.returncode == 0, read.stderr
+    return json.loads(read.stdout)
+
+
+def test_every_service_is_watched_and_hardened(compose):
+    for name, service in compose["services"].items():
+        assert service["healthcheck"].get("test") or name == "prepare", name
+        assert service["read_only"] is True, name
+        assert service["user"] not in ("", "root", "0", "0:0"), name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["tmpfs"], name
+        assert "privileged" not in service, name
+
+
+def test_commands_and_names_of_the_environment_exist_in_the_code(compose):
+    for name in OURS:
+        service = compose["services"][name]
+        assert_command_exists(service["command"])
+        assert unknown_names(service["environment"]) == set(), name
+
+
+def test_secrets_come_as_files_and_never_as_values(compose, folder):
+    values = {path.name: path.read_text() for path in (folder / "deploy" / "secrets").iterdir()}
+    assert set(values) == set(compose["secrets"])
+    text = json.dumps(compose)
+    for name in ("postgres_password", "s3_secret_key", "s3_access_key"):
+        assert values[name] not in text
+    for name in OURS:
+        service = compose["services"][name]
+        files = [v for k, v in service["environment"].items() if k.endswith("_FILE")]
+        assert {path.removeprefix("/run/secrets/") for path in files} == secrets_of(service)
+
+
+def test_secrets_are_made_once_for_their_owner_alone_and_fit_together(folder):
+    secrets = folder / "deploy" / "secrets"
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+    before = {path.name: path.read_text() for path in secrets.iterdir()}
+    subprocess.run([folder / "deploy" / "make-secrets"], check=True)
+    assert {path.name: path.read_text() for path in secrets.iterdir()} == before
+    assert before["postgres_password"] in before["database_url"]
+    (identity,) = json.loads(before["s3_config"])["identities"]
+    assert identity["credentials"] == [
+        {"accessKey": before["s3_access_key"], "secretKey": before["s3_secret_key"]}
+    ]
+    assert all(len(before[name]) >= 20 for name in ("postgres_password", "s3_secret_key"))
+
+
+def test_who_runs_strangers_data_reaches_no_other_network(compose):
+    services, networks = compose["services"], compose["networks"]
+    assert networks["stores"]["internal"] is True
+    assert set(services["worker-gpu"]["networks"]) == {"stores"}
+    outside = {name for name, service in services.items() if "outside" in service["networks"]}
+    assert outside == {"worker-io"}
+    published = {name for name, service in services.items() if service.get("ports")}
+    assert published == {"gateway"}
+    (port,) = services["gateway"]["ports"]
+    assert port["host_ip"] == "127.0.0.1"
+
+
+def test_the_broker_keeps_its_log_and_evicts_nothing(compose):
+    command = " ".join(compose["services"]["valkey"]["command"])
+    for option in ("--appendonly yes", "--appendfsync everysec", "--maxmemory-policy noeviction"):
+        assert option in command
+
+
+def test_jobs_begin_after_the_database_is_ready(compose):
+    for name in ("gateway", "worker-gpu", "worker-io"):
+        depends = compose["services"][name]["depends_on"]
+        assert depends["prepare"]["condition"] == "service_completed_successfully"
+
+
+def test_a_worker_has_time_to_save_its_job(compose):
+    assert compose["services"]["worker-gpu"]["stop_grace_period"] == "3m0s"
