@@ -4,6 +4,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from storage.errors import MigrationMissing
+from storage.sql.control import SqlControl
 from storage.sql.engine import open_engine
 from storage.sql.files import SqlFiles
 from storage.sql.jobs import SqlJobs
@@ -11,10 +12,10 @@ from storage.sql.keys import SqlKeys
 from storage.sql.leases import SqlLeases
 from storage.sql.models import SqlModels
 
-REVISION = "0001"
+REVISION = "0003"
 
 
-class SqlJobStore(SqlKeys, SqlFiles, SqlModels, SqlJobs, SqlLeases):
+class SqlJobStore(SqlKeys, SqlFiles, SqlModels, SqlJobs, SqlControl, SqlLeases):
     """A `JobStore` in SQLite or PostgreSQL."""
 
     def __init__(self, url: str) -> None:
