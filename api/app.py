@@ -9,14 +9,19 @@ from starlette.types import Lifespan
 from api import health
 from api.answers import publish_problems
 from api.errors import install_error_handlers
+from api.events.endpoints import router as events
 from api.files.endpoints import router as files
+from api.fine_tuning.endpoints import router as fine_tuning
 from api.gateway import Gateway
 from api.jobs.endpoints import router as jobs
+from api.keys.endpoints import router as keys
 from api.limits import BodyLimit
 from api.logs import configure_logs
 from api.models.endpoints import router as models
 from api.queue import open_queue
+from api.rates import open_rate_limit
 from api.reconciler import Reconciler
+from api.samples.endpoints import router as samples
 from api.settings import GatewaySettings
 from storage.connect import open_artifact_store, open_job_store
 
@@ -40,7 +45,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         max_request_bytes=settings.max_request_bytes,
     )
     install_error_handlers(app)
-    for router in (health.router, files, models, jobs):
+    for router in (health.router, files, models, jobs, events, samples, fine_tuning, keys):
         app.include_router(router)
     publish_problems(app)
     return app
@@ -72,4 +77,6 @@ def _open_gateway(settings: GatewaySettings) -> Gateway:
         jobs=open_job_store(settings.database_url),
         artifacts=open_artifact_store(settings.artifacts_url),
         queue=open_queue(settings.broker_url),
+        rates=open_rate_limit(settings.max_requests_per_minute, settings.broker_url),
+        max_unfinished_jobs=settings.max_unfinished_jobs,
     )

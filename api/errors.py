@@ -64,6 +64,12 @@ class RangeNotSatisfiable(Refusal):
     status = 416
 
 
+class RateLimited(Refusal):
+    """This tenant sends more requests than it may: wait for the seconds that Retry-After says."""
+
+    status = 429
+
+
 CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     Unauthenticated: (401, ErrorCode.UNAUTHENTICATED),
     Forbidden: (403, ErrorCode.FORBIDDEN),
@@ -71,9 +77,14 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     PayloadTooLarge: (413, ErrorCode.PAYLOAD_TOO_LARGE),
     UnsupportedFormat: (415, ErrorCode.UNSUPPORTED_FORMAT),
     RangeNotSatisfiable: (416, ErrorCode.RANGE_NOT_SATISFIABLE),
+    RateLimited: (429, ErrorCode.RATE_LIMITED),
     storage.NotFound: (404, ErrorCode.NOT_FOUND),
     storage.KeyRefused: (404, ErrorCode.NOT_FOUND),
     storage.FileInUse: (409, ErrorCode.FILE_IN_USE),
+    storage.FileIsResult: (409, ErrorCode.FILE_IS_RESULT),
+    storage.JobStatusConflict: (409, ErrorCode.JOB_STATUS_CONFLICT),
+    storage.IdempotencyInFlight: (409, ErrorCode.IDEMPOTENCY_IN_FLIGHT),
+    storage.QuotaExceeded: (429, ErrorCode.QUOTA_EXCEEDED),
     storage.UnknownFile: (422, ErrorCode.FILE_NOT_FOUND),
     storage.UnknownModel: (422, ErrorCode.MODEL_NOT_FOUND),
     storage.IdempotencyKeyReused: (422, ErrorCode.IDEMPOTENCY_KEY_REUSED),
@@ -84,9 +95,23 @@ BY_STATUS: Mapping[int, ErrorCode] = {
     405: ErrorCode.METHOD_NOT_ALLOWED,
     413: ErrorCode.PAYLOAD_TOO_LARGE,
 }
+STATUSES: Mapping[ErrorCode, int] = {
+    **{code: status for status, code in CODES.values()},
+    **{code: status for status, code in BY_STATUS.items()},
+    ErrorCode.BAD_REQUEST: 400,
+    ErrorCode.VALIDATION_ERROR: 422,
+    ErrorCode.INTERNAL_ERROR: 500,
+}
+"""Which status each code is answered with; the codes that are missing only ever fail a job."""
+RETRY_AFTER_S: Mapping[type[Exception], int] = {
+    storage.IdempotencyInFlight: 1,
+    storage.QuotaExceeded: 60,
+    storage.StoreAway: 5,
+}
 PARAMS: Mapping[type[Exception], str] = {
     storage.UnknownModel: "/model",
     storage.IdempotencyKeyReused: "Idempotency-Key",
+    storage.IdempotencyInFlight: "Idempotency-Key",
 }
 
 
@@ -141,7 +166,9 @@ async def _answer_storage(request: Request, error: Exception) -> JSONResponse:
     if found[0] >= 500:
         log.error("store_away", path=request.url.path, exc_info=error)
     param = getattr(error, "param", PARAMS.get(type(error)))
-    return problem(*found, _message(type(error)), param=param)
+    wait_s = RETRY_AFTER_S.get(type(error))
+    headers = {} if wait_s is None else {"Retry-After": str(wait_s)}
+    return problem(*found, _message(type(error)), param=param, headers=headers)
 
 
 async def _answer_validation(_: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.queue import JobQueue
+from api.rates import RateLimit
 from storage.interfaces import ArtifactStore, JobStore
 
 
@@ -16,6 +17,8 @@ class Gateway:
     jobs: JobStore
     artifacts: ArtifactStore
     queue: JobQueue
+    rates: RateLimit
+    max_unfinished_jobs: int
 
 
 def _gateway(request: Request) -> Gateway:

@@ -36,10 +36,11 @@ class Reconciler:
         found = self._jobs.reconcile(max_losses=self._max_losses)
         for job_id in found.hints:
             self._queue.hint(job_id)
-        if found.requeued or found.cancelled or found.failed:
+        if found.requeued or found.paused or found.cancelled or found.failed:
             log.info(
                 "reconciled",
                 requeued=found.requeued,
+                paused=found.paused,
                 cancelled=found.cancelled,
                 failed=found.failed,
             )

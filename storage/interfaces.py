@@ -327,9 +327,9 @@ class GatewayStore(Protocol):
         ...
 
     def list_events(
-        self, tenant: str, job_id: str, *, after: str | None = None, limit: int = 100
+        self, tenant: str, job_id: str, *, after: str | int | None = None, limit: int = 100
     ) -> Page[Event]:
-        """Return events oldest first; `after` is the id of the last one seen."""
+        """Return events oldest first; `after` is the id, or the `seq`, of the last one seen."""
         ...
 
     def list_metrics(

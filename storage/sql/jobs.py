@@ -94,13 +94,13 @@ class SqlJobs(SqlBackend):
             return page_of([resource(session, row) for row in rows], more)
 
     def list_events(
-        self, tenant: str, job_id: str, *, after: str | None = None, limit: int = 100
+        self, tenant: str, job_id: str, *, after: str | int | None = None, limit: int = 100
     ) -> Page[Event]:
-        """Return events oldest first; `after` is the id of the last one seen."""
+        """Return events oldest first; `after` is the id, or the `seq`, of the last one seen."""
         with self._read() as session:
             find_job(session, tenant, job_id)
             query = select(EventRow).where(EventRow.job_id == job_id)
-            seen = None if after is None else _seq_of(session, job_id, after)
+            seen = _seq_of(session, job_id, after) if isinstance(after, str) else after
             rows, more = one_page(
                 session, query, EventRow.seq, after=seen, limit=limit, order="asc"
             )
@@ -157,7 +157,7 @@ def resource(session: Session, job: JobRow) -> Job:
         retry_of=job.retry_of,
         usage=Usage(worker_seconds=round(job.worker_seconds, 3)) if job.attempt else None,
         result=job.result,
-        result_files=list(session.scalars(results)) if job.result else [],
+        result_files=list(session.scalars(results)),
         error=JobError(**job.error) if job.error else None,
     )
 

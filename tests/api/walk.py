@@ -1,0 +1,68 @@
+"""All routes of the gateway, read from its own OpenAPI document; a new route is walked unasked."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from api.app import create_app
+from api.settings import GatewaySettings
+from tests.api.world import Api
+
+OPEN = {"/livez", "/readyz"}
+SHARED = {"model_id"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path."""
+
+    method: str
+    path: str
+    facts: dict[str, Any]
+
+    @property
+    def parameters(self) -> set[str]:
+        return {piece.split("}")[0] for piece in self.path.split("{")[1:]}
+
+    @property
+    def of_one_tenant(self) -> bool:
+        """Whether the path names an object that has an owner."""
+        return bool(self.parameters - SHARED)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    def url(self, ids: dict[str, str]) -> str:
+        url = self.path
+        for name in self.parameters:
+            url = url.replace(f"{{{name}}}", quote(ids[name], safe=""))
+        return url
+
+
+def operations() -> list[Operation]:
+    settings = GatewaySettings(database_url="sqlite://", artifacts_url="memory:")
+    paths = create_app(settings).openapi()["paths"]
+    return [
+        Operation(method.upper(), path, facts)
+        for path, methods in paths.items()
+        for method, facts in methods.items()
+    ]
+
+
+def keyed_operations() -> list[Operation]:
+    return [operation for operation in operations() if operation.path not in OPEN]
+
+
+def ids_of(api: Api) -> dict[str, str]:
+    """Real objects of the tenant `acme`, by the names that paths have for them.
+
+    A route with a parameter that is not here fails the walks: add what it names.
+    """
+    return {
+        "file_id": api.file_id(),
+        "job_id": api.finished_job(),
+        "key_id": api.gateway.jobs.create_key("acme", ("read",)).key.id,
+        "model_id": "tiny",
+        "name": "report.json",
+        "sample_id": "s0",
+    }
