@@ -33,6 +33,8 @@ SOLE_CODES = {
     503: ErrorCode.UNAVAILABLE,
 }
 """What a status means where a route names no code of its own."""
+SUPPOSED = {"$ref": "#/components/schemas/HTTPValidationError"}
+OURS = {"$ref": "#/components/schemas/Problem"}
 KEYED = (401, 403, 422, 429, 503)
 """What every route that wants an API key may refuse with."""
 
@@ -60,17 +62,30 @@ def refusals(*named: int | ErrorCode) -> dict[int | str, dict[str, Any]]:
 
 
 def publish_problems(app: FastAPI) -> None:
-    """Have the OpenAPI document name the media type that errors really have."""
+    """Have the OpenAPI document say of errors what is true.
+
+    That is their media type; and that a route which names no 422 has nothing that could be
+    refused with one, whatever FastAPI supposes of its parameters.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         for path in document["paths"].values():
             for operation in path.values():
-                for status, response in operation["responses"].items():
-                    content = response.get("content", {})
-                    if status >= "4" and "application/json" in content:
-                        content[PROBLEM] = content.pop("application/json")
+                _correct(operation["responses"])
+        schemas = document["components"]["schemas"]
+        for supposed in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(supposed, None)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this way
+
+
+def _correct(responses: dict[str, Any]) -> None:
+    for status, response in list(responses.items()):
+        schemas = [content.get("schema", {}) for content in response.get("content", {}).values()]
+        if SUPPOSED in schemas:
+            del responses[status]
+        elif status >= "4" and OURS in schemas:
+            response["content"] = {PROBLEM: {"schema": OURS}}

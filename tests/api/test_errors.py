@@ -10,8 +10,6 @@ from tests.api.world import assert_problem
 
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
 ROW = re.compile(r"^\| `(?P<code>[a-z_]+)` \| (?P<status>[0-9]{3}|job) \| .{20,} \|$", re.M)
-    r"^\| `(?P<code>[a-z_]+)` \| (?P<status>[0-9]{3}|job) \| (?P<text>.{20,}) \|$", re.M
-)
 OF_A_JOB = {
     ErrorCode.INVALID_DATASET,
     ErrorCode.INVALID_MODEL,

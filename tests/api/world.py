@@ -46,6 +46,7 @@ SAMPLES = [
     {"id": "s2", "status": "passed_through"},
     {"id": "s3", "status": "quarantined", "reason": "image is broken"},
 ]
+SAMPLE_LINES = b"".join(json.dumps(sample).encode() + b"\n" for sample in SAMPLES)
 ARTIFACTS = {
     "report.json": (json.dumps(REPORT).encode(), "application/json"),
     "report.html": (b"<!doctype html><title>Report</title>", "text/html"),
