@@ -51,10 +51,7 @@ ARTIFACTS = {
     "report.json": (json.dumps(REPORT).encode(), "application/json"),
     "report.html": (b"<!doctype html><title>Report</title>", "text/html"),
     "mm_projector.safetensors": (bytes(range(256)) * 40, "application/octet-stream"),
-    "samples.jsonl": (
-        b"".join(json.dumps(s).encode() + b"\n" for s in SAMPLES),
-        "application/jsonl",
-    ),
+    "samples.jsonl": (SAMPLE_LINES, "application/jsonl"),
 }
 
 
