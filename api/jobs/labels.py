@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schemas.requests import MetadataKey, MetadataValue
 
 LABEL = re.compile(r"metadata\[(?P<key>.*)\]", re.DOTALL)
+NO_NUL = r"^[^\u0000]*$"
 METADATA_QUERY: dict[str, Any] = {
     "parameters": [
         {
@@ -22,7 +23,8 @@ METADATA_QUERY: dict[str, Any] = {
             "schema": {
                 "type": "object",
                 "maxProperties": 16,
-                "additionalProperties": {"type": "string", "maxLength": 512},
+                "propertyNames": {"minLength": 1, "maxLength": 64, "pattern": NO_NUL},
+                "additionalProperties": {"type": "string", "maxLength": 512, "pattern": NO_NUL},
             },
         }
     ]
