@@ -39,12 +39,15 @@ class Operation:
         return url
 
 
-def operations() -> list[Operation]:
+def openapi_document() -> dict[str, Any]:
     settings = GatewaySettings(database_url="sqlite://", artifacts_url="memory:")
-    paths = create_app(settings).openapi()["paths"]
+    return create_app(settings).openapi()
+
+
+def operations() -> list[Operation]:
     return [
         Operation(method.upper(), path, facts)
-        for path, methods in paths.items()
+        for path, methods in openapi_document()["paths"].items()
         for method, facts in methods.items()
     ]
 
