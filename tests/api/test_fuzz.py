@@ -15,6 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation import GenerationMode
+from schemathesis.transport.serialization import Binary
 from starlette.testclient import TestClient
 
 from api.app import create_app
@@ -72,7 +73,7 @@ class Target:
         """Make a body that fits the document one that names what exists."""
         body, file_id = case.body, self.ids["file_id"]
         if case.path == "/v1/files":
-            case.body = {"file": zip_archive(), "purpose": body["purpose"]}
+            case.body = {"file": Binary(zip_archive()), "purpose": body["purpose"]}
         if "training_file" not in body:
             return
         body |= {"model": "tiny", "training_file": file_id}
