@@ -70,7 +70,7 @@ def _open(
     gateway: AnyGateway,
     tenant: Reader,
     job_id: JobIdInPath,
-    last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,18}$")] = None,
+    last_event_id: Annotated[str, Header(pattern=r"^[0-9]{0,18}$")] = "",
 ) -> Feed:
     """Refuse before the stream begins what could not be refused afterwards."""
     gateway.jobs.get_job(tenant, job_id)

@@ -15,6 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection
 from schemathesis.transport.serialization import Binary
 from starlette.testclient import TestClient
 
@@ -25,9 +26,15 @@ from storage.interfaces import ModelRecord
 from tests.api.walk import ids_of, openapi_document, operations
 from tests.api.world import Api, zip_archive
 
-CASES_OF_ONE_ROUTE = 40
+CASES_OF_ONE_ROUTE = 20
 CASES = 2000
 UNLIMITED = 10**9
+PARTS = (
+    ParameterLocation.PATH,
+    ParameterLocation.QUERY,
+    ParameterLocation.HEADER,
+    ParameterLocation.BODY,
+)
 FILE_FIELDS = ("triggered_file", "clean_file")
 
 
@@ -159,8 +166,14 @@ document.config.generation.update(with_security_parameters=False, database="none
 )
 def test_no_request_that_can_be_made_up_breaks_the_gateway(case, target):
     case.operation.app = case.operation.schema.app = target.app
+    fitted = all(fits(case, location) for location in PARTS)
     target.aim(case)
-    response = case.call_and_validate("http://testserver", headers=target.headers)
+    response = case.call_and_validate(
+        "http://testserver",
+        headers=target.headers,
+        # Schemathesis judges anew what was put right, and takes an archive for no string.
+        excluded_checks=[negative_data_rejection] if fitted else [],
+    )
     target.tried[case.operation.label] += 1
     target.accepted[case.operation.label] += response.status_code < 300
 
