@@ -21,10 +21,11 @@ def authenticated(
     gateway: AnyGateway,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> ApiKey:
-    """Return whose key this is, or refuse."""
+    """Return whose key this is, or refuse one that is none, or whose tenant asks too often."""
     key = gateway.jobs.authenticate(credentials.credentials) if credentials else None
     if key is None:
         raise Unauthenticated({"WWW-Authenticate": "Bearer"})
+    gateway.rates.check(key.tenant)
     return key
 
 
@@ -54,6 +55,9 @@ Reader = Annotated[str, Depends(with_scope("read"))]
 """The tenant of a key that may read."""
 Submitter = Annotated[str, Depends(with_scope("submit"))]
 """The tenant of a key that may create, cancel and delete."""
+Administrator = Annotated[str, Depends(with_scope("admin"))]
+"""The tenant of a key that may issue and end the tenant's keys."""
 FileIdInPath = Annotated[str, Depends(id_named("file_id"))]
 JobIdInPath = Annotated[str, Depends(id_named("job_id"))]
+KeyIdInPath = Annotated[str, Depends(id_named("key_id", re.compile("[0-9a-f]{32}")))]
 ModelIdInPath = Annotated[str, Depends(id_named("model_id", re.compile(MODEL_ID)))]

@@ -10,14 +10,19 @@ from api import health
 from api.answers import publish_problems
 from api.correlation import RequestId
 from api.errors import install_error_handlers
+from api.events.endpoints import router as events
 from api.files.endpoints import router as files
+from api.fine_tuning.endpoints import router as fine_tuning
 from api.gateway import Gateway
 from api.jobs.endpoints import router as jobs
+from api.keys.endpoints import router as keys
 from api.limits import BodyLimit
 from api.metrics import router as metrics
 from api.models.endpoints import router as models
 from api.queue import open_queue
+from api.rates import open_rate_limit
 from api.reconciler import Reconciler
+from api.samples.endpoints import router as samples
 from api.settings import GatewaySettings
 from api.uploads.endpoints import router as uploads
 from api.webhooks.endpoints import router as webhooks
@@ -57,7 +62,19 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
     )
     app.add_middleware(RequestId)
     install_error_handlers(app)
-    for router in (health.router, metrics, files, uploads, models, jobs, webhooks):
+    for router in (
+        health.router,
+        metrics,
+        files,
+        uploads,
+        models,
+        jobs,
+        events,
+        samples,
+        fine_tuning,
+        keys,
+        webhooks,
+    ):
         app.include_router(router)
     publish_problems(app)
     return app
@@ -92,6 +109,8 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
         queue=open_queue(settings.broker_url),
         upload_ttl_s=settings.upload_ttl_s,
         egress=Egress(allow_local=settings.webhooks_allow_local),
+        rates=open_rate_limit(settings.max_requests_per_minute, settings.broker_url),
+        max_unfinished_jobs=settings.max_unfinished_jobs,
     )
 
 

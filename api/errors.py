@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any, ClassVar
 
 import structlog
@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from api.tally import count_refusal
 from schemas.errors import ErrorBody, ErrorCode, FieldError, Problem
@@ -72,6 +73,12 @@ class RangeNotSatisfiable(Refusal):
     status = 416
 
 
+class RateLimited(Refusal):
+    """This tenant sends more requests than it may: wait for the seconds that Retry-After says."""
+
+    status = 429
+
+
 CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     Unauthenticated: (401, ErrorCode.UNAUTHENTICATED),
     Forbidden: (403, ErrorCode.FORBIDDEN),
@@ -80,6 +87,7 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     UnsupportedFormat: (415, ErrorCode.UNSUPPORTED_FORMAT),
     UrlNotAllowed: (422, ErrorCode.URL_REFUSED),
     RangeNotSatisfiable: (416, ErrorCode.RANGE_NOT_SATISFIABLE),
+    RateLimited: (429, ErrorCode.RATE_LIMITED),
     storage.NotFound: (404, ErrorCode.NOT_FOUND),
     storage.KeyRefused: (404, ErrorCode.NOT_FOUND),
     storage.FileInUse: (409, ErrorCode.FILE_IN_USE),
@@ -88,6 +96,10 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     storage.PartConflict: (409, ErrorCode.PART_CONFLICT),
     storage.PartBusy: (409, ErrorCode.PART_BUSY),
     storage.DigestMismatch: (422, ErrorCode.DIGEST_MISMATCH),
+    storage.FileIsResult: (409, ErrorCode.FILE_IS_RESULT),
+    storage.JobStatusConflict: (409, ErrorCode.JOB_STATUS_CONFLICT),
+    storage.IdempotencyInFlight: (409, ErrorCode.IDEMPOTENCY_IN_FLIGHT),
+    storage.QuotaExceeded: (429, ErrorCode.QUOTA_EXCEEDED),
     storage.UnknownFile: (422, ErrorCode.FILE_NOT_FOUND),
     storage.UnknownModel: (422, ErrorCode.MODEL_NOT_FOUND),
     storage.UnknownWebhook: (422, ErrorCode.WEBHOOK_NOT_FOUND),
@@ -100,11 +112,25 @@ BY_STATUS: Mapping[int, ErrorCode] = {
     405: ErrorCode.METHOD_NOT_ALLOWED,
     413: ErrorCode.PAYLOAD_TOO_LARGE,
 }
+STATUSES: Mapping[ErrorCode, int] = {
+    **{code: status for status, code in CODES.values()},
+    **{code: status for status, code in BY_STATUS.items()},
+    ErrorCode.BAD_REQUEST: 400,
+    ErrorCode.VALIDATION_ERROR: 422,
+    ErrorCode.INTERNAL_ERROR: 500,
+}
+"""Which status each code is answered with; the codes that are missing only ever fail a job."""
+RETRY_AFTER_S: Mapping[type[Exception], int] = {
+    storage.IdempotencyInFlight: 1,
+    storage.QuotaExceeded: 60,
+    storage.StoreAway: 5,
+}
 PARAMS: Mapping[type[Exception], str] = {
     storage.UnknownModel: "/model",
     storage.UnknownWebhook: "/webhook",
     UrlNotAllowed: "/url",
     storage.IdempotencyKeyReused: "Idempotency-Key",
+    storage.IdempotencyInFlight: "Idempotency-Key",
 }
 
 
@@ -167,12 +193,24 @@ def pointer(path: Iterable[Any]) -> str:
     return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
-async def _answer_http(_: Request, error: Exception) -> ProblemResponse:
+async def _answer_http(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        error.headers = {"Allow": ", ".join(_methods_of(request))}
     by_status = (error.status_code, BY_STATUS.get(error.status_code, ErrorCode.BAD_REQUEST))
     status, code = CODES.get(type(error), by_status)
     param = PARAMS.get(type(error))
     return problem(status, code, str(error.detail), param=param, headers=error.headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return all methods of a path: Starlette names only those of the first route that has it."""
+
+    def served(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in HTTPMethod if served(method)]
 
 
 async def _answer_storage(request: Request, error: Exception) -> ProblemResponse:
@@ -182,7 +220,9 @@ async def _answer_storage(request: Request, error: Exception) -> ProblemResponse
     if found[0] >= 500:
         log.error("store_away", path=request.url.path, exc_info=error)
     param = getattr(error, "param", PARAMS.get(type(error)))
-    return problem(*found, _message(type(error)), param=param)
+    wait_s = RETRY_AFTER_S.get(type(error))
+    headers = {} if wait_s is None else {"Retry-After": str(wait_s)}
+    return problem(*found, _message(type(error)), param=param, headers=headers)
 
 
 async def _answer_validation(_: Request, error: Exception) -> ProblemResponse:

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.queue import JobQueue
+from api.rates import RateLimit
 from storage.interfaces import ArtifactStore, JobStore
 from storage.webhooks.egress import Egress
 
@@ -19,6 +20,8 @@ class Gateway:
     queue: JobQueue
     upload_ttl_s: float
     egress: Egress
+    rates: RateLimit
+    max_unfinished_jobs: int
 
 
 def _gateway(request: Request) -> Gateway:

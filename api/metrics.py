@@ -40,7 +40,7 @@ class JobGauges(Collector):
         return [jobs, ages]
 
 
-@router.get("/metrics", response_class=Response, responses=refusals(401, 403, 503))
+@router.get("/metrics", response_class=Response, responses=refusals(401, 403, 429, 503))
 def scrape(gateway: AnyGateway, _: Scraper) -> Response:
     """Return this process's counters and the gauges of all jobs, in Prometheus's text format."""
     gauges = CollectorRegistry()

@@ -51,10 +51,11 @@ class Reconciler:
             self._gateway.queue.hint(job_id)
         HINTS_RESENT.inc(len(found.hints))
         self._gateway.jobs.prune_deliveries()
-        if found.requeued or found.cancelled or found.failed:
+        if found.requeued or found.paused or found.cancelled or found.failed:
             log.info(
                 "reconciled",
                 requeued=found.requeued,
+                paused=found.paused,
                 cancelled=found.cancelled,
                 failed=found.failed,
             )

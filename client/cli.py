@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from client.config import DATA_FOLDER, MODEL, NotConfigured, find_connection
 from client.errors import Broken, DispError, JobFailed, NotAuthorised, ServiceError, Unavailable
+from client.keys import app as keys
 from client.sdk import Client
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus
@@ -46,6 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(keys, name="keys")
 
 Url = Annotated[str | None, typer.Option(help="The service's URL (DISP_URL).")]
 ApiKey = Annotated[str | None, typer.Option(help="The API key (DISP_API_KEY).")]
@@ -285,6 +288,45 @@ def cancel(
     """Ask a job to stop."""
     with open_client(url, api_key) as client:
         print(client.cancel(job_id).status.value)
+
+
+@app.command()
+def pause(
+    job_id: Annotated[str, typer.Argument()], url: Url = None, api_key: ApiKey = None
+) -> None:
+    """Put a job aside; one at work saves what it has done first."""
+    with open_client(url, api_key) as client:
+        print(client.pause(job_id).status.value)
+
+
+@app.command()
+def resume(
+    job_id: Annotated[str, typer.Argument()], url: Url = None, api_key: ApiKey = None
+) -> None:
+    """Let a paused job go on."""
+    with open_client(url, api_key) as client:
+        print(client.resume(job_id).status.value)
+
+
+@app.command()
+def retry(
+    job_id: Annotated[str, typer.Argument()],
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: Json = False,
+) -> None:
+    """Create a job like one that has failed or was cancelled."""
+    with open_client(url, api_key) as client:
+        end_with(client.retry(job_id), as_json)
+
+
+@app.command()
+def delete(
+    job_id: Annotated[str, typer.Argument()], url: Url = None, api_key: ApiKey = None
+) -> None:
+    """Delete a job that has ended, with everything that it published."""
+    with open_client(url, api_key) as client:
+        print(f"{client.delete(job_id).id} deleted")
 
 
 @app.command()

@@ -9,11 +9,19 @@ import sys
 
 import uvicorn
 
+STREAM_GRACE_S = 3
+"""Event streams end with their jobs, not with us: they are cut, and taken up at our successor."""
+
 
 def main(descriptor: int) -> None:
     """Serve until SIGTERM."""
     listener = socket.socket(fileno=descriptor)
-    config = uvicorn.Config("api.app:create_app", factory=True, log_level="info")
+    config = uvicorn.Config(
+        "api.app:create_app",
+        factory=True,
+        log_level="info",
+        timeout_graceful_shutdown=STREAM_GRACE_S,
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 

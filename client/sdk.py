@@ -10,10 +10,11 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx2
@@ -21,22 +22,26 @@ from pydantic import BaseModel, ValidationError
 
 from client.config import state_folder
 from client.errors import IntegrityError, NotOurService, Unavailable, service_error
+from client.stream import follow
 from client.uploads import LARGE, PART, Source, upload_in_parts
 from schemas.artifacts import ArtifactEntry, Manifest
 from schemas.errors import ErrorCode, Problem
 from schemas.files import File, FilePurpose
-from schemas.jobs import Event, Job, JobStatus, Metric
+from schemas.jobs import Checkpoint, Event, Job, JobDeleted, JobStatus, Metric
 from schemas.models import Model
 from schemas.reports import Report
 from schemas.requests import DefenseJobCreate
+from schemas.samples import Sample, SampleStatus, Verdict
 from schemas.wire import Page
 
 Shape = TypeVar("Shape", bound=BaseModel)
 Answer = TypeVar("Answer")
+Query = dict[str, str | int | None]
 
 POLL_S = (0.2, 2.0)
 RETRY_S = (0.1, 3.0)
 AWAY = frozenset({502, 503, 504})
+PASSING = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.IDEMPOTENCY_IN_FLIGHT})
 FOREIGN = frozenset({404, 405, 501})
 HOPELESS = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.DecodingError)
 UPLOAD_TIMEOUT = httpx2.Timeout(30.0, read=600.0, write=120.0)
@@ -160,30 +165,76 @@ class Client:
         """The job as it is now."""
         return _parse(Job, self._get(f"/v1/defense/jobs/{job_id}"))
 
-    def jobs(self, *, limit: int = 20, after: str | None = None) -> Page[Job]:
-        """One page of jobs, newest first."""
-        return _parse(Page[Job], self._get("/v1/defense/jobs", limit=limit, after=after))
+    def jobs(
+        self,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        before: str | None = None,
+        status: JobStatus | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Page[Job]:
+        """One page of jobs, newest first, with all the labels of `metadata`."""
+        labels = {f"metadata[{key}]": value for key, value in (metadata or {}).items()}
+        query: Query = {"limit": limit, "after": after, "before": before}
+        query |= {"status": status, "model": model}
+        return _parse(Page[Job], self._get("/v1/defense/jobs", **query, **labels))
 
     def cancel(self, job_id: str) -> Job:
         """Ask the job to stop; a finished one stays as it is."""
-        path = f"/v1/defense/jobs/{job_id}/cancel"
-        return _parse(Job, self._answered(lambda: self._http.post(path)))
+        return _parse(Job, self._post(f"/v1/defense/jobs/{job_id}/cancel"))
 
-    def events(self, job_id: str, *, after: str | None = None) -> Iterator[Event]:
-        """Yield events from the first (or the one behind `after`) until the job has ended."""
+    def pause(self, job_id: str) -> Job:
+        """Put the job aside; one at work saves what it has done first."""
+        return _parse(Job, self._post(f"/v1/defense/jobs/{job_id}/pause"))
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on."""
+        return _parse(Job, self._post(f"/v1/defense/jobs/{job_id}/resume"))
+
+    def retry(self, job_id: str, *, idempotency_key: str | None = None) -> Job:
+        """Create a job with the request of one that has failed or was cancelled."""
+        headers = {"Idempotency-Key": idempotency_key or uuid4().hex}
+        return _parse(Job, self._post(f"/v1/defense/jobs/{job_id}/retry", headers))
+
+    def delete(self, job_id: str) -> JobDeleted:
+        """Delete a job that has ended, with everything that it published."""
+        path = f"/v1/defense/jobs/{job_id}"
+        return _parse(JobDeleted, self._answered(lambda: self._http.delete(path)))
+
+    def follow(self, job_id: str, *, after_seq: int = 0) -> Iterator[Event | Job]:
+        """Yield events behind `after_seq`, and the job whenever it changes, until it has ended.
+
+        They come as a stream; where none can be had, by polling.
+        """
+        path = f"/v1/defense/jobs/{job_id}/events/stream"
+        return follow(self._http, path, after_seq, _raise_for, lambda seq: self._poll(job_id, seq))
+
+    def iter_events(self, job_id: str, *, after_seq: int = 0) -> Iterator[Event]:
+        """Yield events from the first (or the one behind `after_seq`) until the job has ended."""
+        found = self.follow(job_id, after_seq=after_seq)
+        return (item for item in found if isinstance(item, Event))
+
+    def _poll(self, job_id: str, after_seq: int) -> Iterator[Event | Job]:
+        """Do what a stream would do, in steps."""
+        shown: Job | None = None
+        after: str | None = None
         pause = POLL_S[0]
         while True:
-            ended = self.job(job_id).status.terminal  # asked first: no event comes after it
-            page = self.event_page(job_id, after=after)
-            yield from page.data
-            after = page.last_id or after
-            if page.data:
-                pause = POLL_S[0]
-            elif ended:
+            job = self.job(job_id)  # asked first: no event comes after its end
+            more, seen = True, after
+            while more:
+                page = self.event_page(job_id, after=after)
+                yield from (event for event in page.data if event.seq > after_seq)
+                after, more = page.last_id or after, page.has_more
+            if job != shown:
+                shown = job
+                yield job
+            if job.status.terminal:
                 return
-            else:
-                time.sleep(pause)
-                pause = min(2 * pause, POLL_S[1])
+            pause = POLL_S[0] if after != seen else min(2 * pause, POLL_S[1])
+            time.sleep(pause)
 
     def event_page(self, job_id: str, *, after: str | None = None, limit: int = 100) -> Page[Event]:
         """One page of events, oldest first."""
@@ -203,6 +254,29 @@ class Client:
             if job.status.terminal:
                 return job
             time.sleep(POLL_S[0] if job.status is JobStatus.QUEUED else 2 * POLL_S[0])
+
+    def samples(
+        self,
+        job_id: str,
+        *,
+        status: SampleStatus | None = None,
+        verdict: Verdict | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[Sample]:
+        """One page of samples; while `has_more`, pass `last_id` as `after` to get the next."""
+        path = f"/v1/defense/jobs/{job_id}/samples"
+        query: Query = {"status": status, "verdict": verdict, "after": after, "limit": limit}
+        return _parse(Page[Sample], self._get(path, **query))
+
+    def sample(self, job_id: str, sample_id: str) -> Sample:
+        """One sample by its id in the dataset."""
+        path = f"/v1/defense/jobs/{job_id}/samples/{quote(sample_id, safe='')}"
+        return _parse(Sample, self._get(path))
+
+    def checkpoints(self, job_id: str) -> Page[Checkpoint]:
+        """The projectors that the job has published."""
+        return _parse(Page[Checkpoint], self._get(f"/v1/defense/jobs/{job_id}/checkpoints"))
 
     def artifacts(self, job_id: str) -> Manifest:
         """The manifest of a succeeded job."""
@@ -255,6 +329,9 @@ class Client:
         given = {name: value for name, value in query.items() if value is not None}
         return self._answered(lambda: self._http.get(path, params=given))
 
+    def _post(self, path: str, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+        return self._answered(lambda: self._http.post(path, headers=headers))
+
     def _answered(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
         def call() -> httpx2.Response:
             response = send()
@@ -291,8 +368,8 @@ def _raise_for(response: httpx2.Response) -> None:
         raise _Away(f"status {response.status_code}")
     if response.status_code >= 400:
         problem = _problem(response)
-        if problem is not None and problem.error.code is ErrorCode.PART_BUSY:
-            raise _Away(problem.detail)
+        if problem is not None and problem.error.code in PASSING:
+            raise _Away(problem.error.message)
         if problem is None and response.status_code in FOREIGN:
             raise NotOurService(f"{NotOurService.__doc__} [{response.request.url}]")
         raise service_error(response.status_code, problem)

@@ -7,10 +7,15 @@ from schemas.wire import Resource
 
 
 class FilePurpose(StrEnum):
-    """What a file is for: to be purified, or to measure with."""
+    """What a file is for: to be purified, to measure with, or read by who gave the order."""
 
     FINE_TUNE = "fine-tune"
     EVALUATION = "evaluation"
+    RESULTS = "fine-tune-results"
+
+
+UPLOADABLE = (FilePurpose.FINE_TUNE, FilePurpose.EVALUATION)
+"""The purposes that a client may give; results are the service's own."""
 
 
 class File(Resource):

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from schemas.requests import Evaluation, Method
 from schemas.wire import Resource
@@ -15,6 +15,8 @@ class JobStatus(StrEnum):
     VALIDATING_FILES = "validating_files"
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -27,7 +29,9 @@ class JobStatus(StrEnum):
 
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
-LEASED = frozenset({JobStatus.VALIDATING_FILES, JobStatus.RUNNING, JobStatus.CANCELLING})
+WORKING = frozenset({JobStatus.VALIDATING_FILES, JobStatus.RUNNING})
+STOPPING = frozenset({JobStatus.PAUSING, JobStatus.CANCELLING})
+LEASED = WORKING | STOPPING
 
 
 class StageName(StrEnum):
@@ -69,6 +73,24 @@ class Step(Resource):
     reused: bool = False
     attempt: int = 0
 
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own way
+    @property
+    def percent(self) -> float | None:
+        """How much of the stage is done, 0 to 100; None while that is not known."""
+        if self.status is StepStatus.SUCCEEDED:
+            return 100.0
+        return round(100 * min(1.0, self.done / self.total), 1) if self.total else None
+
+
+class Usage(Resource):
+    """What a job has cost so far, on the database's clock.
+
+    `worker_seconds` sums the attempts that have ended, each from its claim to its end; of one whose
+    worker was lost, to the end of its lease.
+    """
+
+    worker_seconds: float
+
 
 class JobError(Resource):
     """Why a job failed; `param` names the part of the request that is at fault, if one is."""
@@ -98,8 +120,37 @@ class Job(Resource):
     started_at: int | None = None
     finished_at: int | None = None
     attempt: int = 0
+    retry_of: str | None = None
+    usage: Usage | None = None
     result: dict[str, Any] | None = None
+    result_files: list[str] = Field(default_factory=list)
     error: JobError | None = None
+
+
+class JobDeleted(Resource):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["defense.job"] = "defense.job"
+    deleted: Literal[True] = True
+
+
+class Checkpoint(Resource):
+    """A projector that a job has published; `metrics` are those of its last training step.
+
+    The states from which a killed run goes on are the workers' own and are not listed.
+    """
+
+    id: str
+    object: Literal["defense.job.checkpoint"] = "defense.job.checkpoint"
+    job_id: str
+    created_at: int
+    stage: StageName
+    step: int | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    artifact: str
+    bytes: int
+    sha256: str
 
 
 class Event(Resource):

@@ -8,13 +8,17 @@ from schemas.wire import Request
 
 Auto = Literal["auto"]
 Length = Annotated[int, Field(ge=1, le=4096)]
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""The largest is JSON's: beyond it, not every reader keeps all digits of a number."""
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 ModelId = Annotated[str, StringConstraints(pattern=MODEL_ID)]
 FileId = Annotated[str, StringConstraints(pattern=r"^file_[0-9a-f]{32}$")]
 WebhookEndpointId = Annotated[str, StringConstraints(pattern=r"^whe_[0-9a-f]{32}$")]
-MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+MetadataKey = Annotated[
+    str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\u0000]*$")
+]
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\u0000]*$")]
 
 
 class DispHyperparameters(Request):
@@ -70,7 +74,7 @@ class DefenseJobCreate(Request):
     training_file: FileId
     evaluation: Evaluation | None = None
     method: Method = Field(default_factory=Method)
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    seed: Seed = 0
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(
         default_factory=dict

@@ -91,6 +91,11 @@ class ObjectArtifactStore(ABC):
             return False
         return True
 
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Return the keys below `prefix`, which ends at a `/`, in no order."""
+        for page in obstore.list(self._store, prefix=_checked(prefix.removesuffix("/"))):
+            yield from (item["path"] for item in page)
+
     def delete(self, key: str) -> None:
         """Remove a key; one that is not there is no error."""
         if self.exists(key):

@@ -43,6 +43,10 @@ class IdempotencyKeyReused(StorageError):
     """This Idempotency-Key was used with another body: choose a new key."""
 
 
+class IdempotencyInFlight(StorageError):
+    """A request with this Idempotency-Key is being served: send this one again in a moment."""
+
+
 class FileInUse(StorageError):
     """An unfinished job reads this file: cancel the job or wait for its end."""
 
@@ -65,6 +69,18 @@ class PartBusy(StorageError):
 
 class DigestMismatch(StorageError):
     """The bytes that arrived do not have the announced digest: send them again."""
+
+
+class FileIsResult(StorageError):
+    """This file is a job's result: it goes when the job is deleted."""
+
+
+class JobStatusConflict(StorageError):
+    """The job's present status does not allow this: GET the job to see its status."""
+
+
+class QuotaExceeded(StorageError):
+    """This tenant has too many unfinished jobs: wait for one to end, or cancel one."""
 
 
 class LeaseLost(StorageError):

@@ -24,11 +24,25 @@ Order = Literal["asc", "desc"]
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key's owner; the secret itself is not kept, only its SHA-256."""
+    """A key's owner; the secret itself is not kept, only its SHA-256.
+
+    A key with `expires_at` ends then, of itself; one with `revoked_at` has ended.
+    """
 
     id: str
     tenant: str
     scopes: tuple[str, ...]
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True)
+class IssuedKey:
+    """A new key; `token` is its full text, which cannot be had again."""
+
+    key: ApiKey
+    token: str
 
 
 @dataclass(frozen=True)
@@ -96,9 +110,10 @@ class Claim:
 
 
 class Directive(StrEnum):
-    """What a heartbeat answers: go on, cancel the job, or the lease is gone."""
+    """What a heartbeat answers: go on, stop for a pause or for good, or the lease is gone."""
 
     CONTINUE = "continue"
+    PAUSE = "pause"
     CANCEL = "cancel"
     LOST = "lost"
 
@@ -151,6 +166,7 @@ class Reconciled:
 
     hints: tuple[str, ...] = ()
     requeued: tuple[str, ...] = ()
+    paused: tuple[str, ...] = ()
     cancelled: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
 
@@ -225,12 +241,27 @@ class KeyStore(Protocol):
         """Create a key and return its full text, which cannot be had again."""
         ...
 
+    def create_key(self, tenant: str, scopes: Sequence[str]) -> IssuedKey:
+        """Like `issue_key`, with the key's facts."""
+        ...
+
+    def list_keys(self, tenant: str | None = None) -> Sequence[ApiKey]:
+        """Return a tenant's keys, or everybody's, oldest first, those that ended too."""
+        ...
+
+    def rotate_key(self, key_id: str, *, grace_s: float, tenant: str | None = None) -> IssuedKey:
+        """Issue a key with the same owner and scopes; the old one ends `grace_s` from now.
+
+        Raises `NotFound` for a key that has ended, or is not of the `tenant` given.
+        """
+        ...
+
     def authenticate(self, token: str) -> ApiKey | None:
         """Return the key's owner; None if it is malformed, unknown or revoked."""
         ...
 
-    def revoke_key(self, key_id: str) -> None:
-        """Make a key worthless from now on."""
+    def revoke_key(self, key_id: str, tenant: str | None = None) -> None:
+        """Make a key worthless from now on; raise `NotFound` if it is not of the tenant given."""
         ...
 
 
@@ -262,7 +293,10 @@ class FileStore(Protocol):
         ...
 
     def delete_file(self, tenant: str, file_id: str) -> FileBlob:
-        """Remove the row and return what to delete; raise `FileInUse` or `NotFound`."""
+        """Remove the row and return what to delete.
+
+        Raises `FileInUse`, `NotFound`, or `FileIsResult` for what a job has published.
+        """
         ...
 
 
@@ -295,12 +329,29 @@ class GatewayStore(Protocol):
         request: DefenseJobCreate,
         idempotency: Idempotency | None = None,
         *,
+        max_unfinished: int | None = None,
         traceparent: str | None = None,
     ) -> CreatedJob:
         """Write job, steps, first event, hint and idempotency row in one transaction.
 
         `traceparent` is the W3C header of the request's trace, for the worker to go on with.
-        Raises `UnknownModel`, `UnknownFile`, `UnknownWebhook` or `IdempotencyKeyReused`.
+        Raises `UnknownModel`, `UnknownFile`, `UnknownWebhook`, `IdempotencyKeyReused`,
+        `IdempotencyInFlight`, or `QuotaExceeded` when the tenant has `max_unfinished` jobs already.
+        """
+        ...
+
+    def retry_job(
+        self,
+        tenant: str,
+        job_id: str,
+        idempotency: Idempotency | None = None,
+        *,
+        max_unfinished: int | None = None,
+        traceparent: str | None = None,
+    ) -> CreatedJob:
+        """Create a job with the request of one that has failed or was cancelled.
+
+        Raises `JobStatusConflict` for any other, and all that `create_job` raises.
         """
         ...
 
@@ -314,21 +365,47 @@ class GatewayStore(Protocol):
         *,
         status: JobStatus | None = None,
         model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         after: str | None = None,
+        before: str | None = None,
         limit: int = 20,
         order: Order = "desc",
     ) -> Page[Job]:
-        """Return a page of jobs by id, that is, by time of creation."""
+        """Return a page of jobs by id, that is, by time of creation.
+
+        `metadata` wants every one of its labels. `before` alone gives the page that ends there.
+        """
         ...
 
     def request_cancel(self, tenant: str, job_id: str) -> Job:
-        """Cancel a queued job at once, ask a running one to stop, leave a finished one alone."""
+        """Cancel a waiting job at once, ask a running one to stop, leave a finished one alone."""
+        ...
+
+    def request_pause(self, tenant: str, job_id: str) -> Job:
+        """Pause a queued job at once, ask a running one to save its work and stop.
+
+        A job that is pausing or paused is left alone; any other raises `JobStatusConflict`.
+        """
+        ...
+
+    def resume_job(self, tenant: str, job_id: str) -> Job:
+        """Queue a paused job again; let one that is pausing go on.
+
+        A job that is queued or at work is left alone; any other raises `JobStatusConflict`.
+        """
+        ...
+
+    def delete_job(self, tenant: str, job_id: str) -> None:
+        """Remove a job that has ended, with its history and the rows of its result files.
+
+        Raises `JobStatusConflict` before its end, `FileInUse` while another job reads a result.
+        """
         ...
 
     def list_events(
-        self, tenant: str, job_id: str, *, after: str | None = None, limit: int = 100
+        self, tenant: str, job_id: str, *, after: str | int | None = None, limit: int = 100
     ) -> Page[Event]:
-        """Return events oldest first; `after` is the id of the last one seen."""
+        """Return events oldest first; `after` is the id, or the `seq`, of the last one seen."""
         ...
 
     def list_metrics(
@@ -359,8 +436,9 @@ class LeaseStore(Protocol):
         That is: a queued one; a leased one whose lease has expired; a leased one held by this very
         `owner` string, for an owner that claims again has lost its earlier attempt. The last two
         count as a loss; a job that has been lost more than `max_losses` times in a row without
-        progress is failed with `worker_lost` instead. The status becomes `validating_files`, or
-        stays `cancelling`, whatever was lost: heartbeat at once to learn of it.
+        progress is failed with `worker_lost` instead, and one that was pausing is paused. The
+        status becomes `validating_files`, or stays `cancelling`, whatever was lost: heartbeat at
+        once to learn of it.
         """
         ...
 
@@ -383,14 +461,14 @@ class LeaseStore(Protocol):
     ) -> None:
         """Write what happened in one transaction, or raise `LeaseLost` and write nothing.
 
-        `status` may be `validating_files` or `running`; it does not undo a `cancelling`. A step
-        that gets further than any attempt before it resets the count of losses. The job's `stage`
-        follows the last step set to `running`.
+        `status` may be `validating_files` or `running`; it undoes neither `cancelling` nor
+        `pausing`. A step that gets further than any attempt before it resets the count of losses.
+        The job's `stage` follows the last step set to `running`.
         """
         ...
 
     def release(self, claim: Claim) -> None:
-        """Hand the job back unharmed (soft shutdown): queued again, no loss counted."""
+        """Hand the job back unharmed, no loss counted: queued, or paused or cancelled if asked."""
         ...
 
     def fault(self, claim: Claim, error: JobError, *, max_faults: int = 3) -> bool:
@@ -401,8 +479,17 @@ class LeaseStore(Protocol):
         """
         ...
 
-    def succeed(self, claim: Claim, manifest_key: str, result: Mapping[str, Any]) -> None:
-        """End the job with the artifacts that `manifest_key` lists, also if it was cancelling."""
+    def succeed(
+        self,
+        claim: Claim,
+        manifest_key: str,
+        result: Mapping[str, Any],
+        files: Sequence[FileDraft] = (),
+    ) -> None:
+        """End the job with the artifacts that `manifest_key` lists, also if it was to stop.
+
+        `files` gives artifacts ids under which clients find them among their files.
+        """
         ...
 
     def fail(self, claim: Claim, error: JobError) -> None:
@@ -416,8 +503,9 @@ class LeaseStore(Protocol):
     def reconcile(self, *, max_losses: int = 3, hint_after_s: float = 30.0) -> Reconciled:
         """Repair what a death left behind; idempotent, and several may run at once.
 
-        Expired leases go back to the queue (or, when cancelling, to `cancelled`; or, lost too
-        often, to `failed`). Queued jobs unhinted for `hint_after_s` come back as `hints`.
+        Expired leases go back to the queue (or, when pausing or cancelling, to `paused` or
+        `cancelled`; or, lost too often, to `failed`). Queued jobs unhinted for `hint_after_s` come
+        back as `hints`.
         """
         ...
 
@@ -577,6 +665,10 @@ class ArtifactStore(Protocol):
 
     def exists(self, key: str) -> bool:
         """Tell whether the key is there."""
+        ...
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Return the keys below `prefix`, which ends at a `/`, in no order."""
         ...
 
     def delete(self, key: str) -> None:

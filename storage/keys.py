@@ -11,6 +11,11 @@ def artifact_key(tenant: str, job_id: str, attempt: int, name: str) -> str:
     return f"tenants/{tenant}/jobs/{job_id}/attempts/{attempt}/{name}"
 
 
+def job_prefix(tenant: str, job_id: str) -> str:
+    """Return what the keys of all that a job has stored begin with."""
+    return f"tenants/{tenant}/jobs/{job_id}/"
+
+
 def manifest_key(tenant: str, job_id: str) -> str:
     """Return the key whose one, create-only writing publishes a job."""
     return f"tenants/{tenant}/jobs/{job_id}/manifest.json"

@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    PAUSED = "paused"
     RELEASED = "released"
     LEASE_LOST = "lease_lost"
     ENGINE_LOST = "engine_lost"
@@ -72,11 +73,13 @@ class JobContext:
 
     @property
     def halt(self) -> Outcome | None:
-        """Why to stop, or None: a lost lease outranks a cancellation, that a shutdown."""
+        """Why to stop, or None: a lost lease outranks the owner's wish, that a shutdown."""
         if self._directive is Directive.LOST or self._ran_out():
             return Outcome.LEASE_LOST
         if self._directive is Directive.CANCEL:
             return Outcome.CANCELLED
+        if self._directive is Directive.PAUSE:
+            return Outcome.PAUSED
         return Outcome.RELEASED if self._stop.is_set() else None
 
     def should_abort(self) -> bool:

@@ -8,9 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.artifacts import ArtifactEntry, Manifest
+from schemas.files import FilePurpose
 from schemas.reports import Report
 from storage.errors import AlreadyExists, NotFound
-from storage.interfaces import ArtifactStore, Claim
+from storage.ids import new_id
+from storage.interfaces import ArtifactStore, Claim, FileDraft
 from storage.keys import artifact_key, manifest_key
 from workers.context import JobContext
 
@@ -64,6 +66,21 @@ def publish(artifacts: ArtifactStore, out_dir: Path, context: JobContext) -> Pub
     except AlreadyExists:
         manifest = Manifest.model_validate_json(artifacts.get(key))
     return Publication(key, manifest, _result(artifacts, manifest))
+
+
+def result_files(manifest: Manifest) -> list[FileDraft]:
+    """Return the artifacts as files, so that a client may read them, or train on them, by id."""
+    return [
+        FileDraft(
+            id=new_id("file"),
+            filename=entry.name,
+            purpose=FilePurpose.RESULTS,
+            key=entry.key,
+            bytes=entry.bytes,
+            sha256=entry.sha256,
+        )
+        for entry in manifest.artifacts
+    ]
 
 
 def _check_output(out_dir: Path) -> None:

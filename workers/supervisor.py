@@ -25,7 +25,7 @@ from storage.telemetry.traces import attempt_span
 from workers.context import Halted, JobContext, Outcome
 from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
-from workers.publication import BadOutput, Publication, adopt, publish
+from workers.publication import BadOutput, Publication, adopt, publish, result_files
 from workers.settings import WorkerSettings
 from workers.translate import Journal
 
@@ -105,7 +105,8 @@ def _settle(context: JobContext, workplace: Workplace) -> Outcome:
     try:
         try:
             publication = _attempt(context, workplace)
-            store.succeed(claim, publication.key, publication.result)
+            files = result_files(publication.manifest)
+            store.succeed(claim, publication.key, publication.result, files)
             return Outcome.SUCCEEDED
         except _Failed as failure:
             store.fail(claim, failure.error)
@@ -125,7 +126,7 @@ def _settle(context: JobContext, workplace: Workplace) -> Outcome:
 def _halt(store: LeaseStore, claim: Claim, outcome: Outcome) -> Outcome:
     if outcome is Outcome.CANCELLED:
         store.mark_cancelled(claim)
-    elif outcome is Outcome.RELEASED:
+    elif outcome in (Outcome.PAUSED, Outcome.RELEASED):
         store.release(claim)
     return outcome
 

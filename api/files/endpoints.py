@@ -9,14 +9,15 @@ from starlette.datastructures import FormData, UploadFile
 
 from api import downloads
 from api.access import FileIdInPath, Reader, Submitter
-from api.answers import refusals
+from api.answers import KEYED, refusals
 from api.files import service
 from api.gateway import AnyGateway
-from schemas.files import File, FileDeleted, FilePurpose
+from schemas.errors import ErrorCode
+from schemas.files import UPLOADABLE, File, FileDeleted, FilePurpose
 from schemas.wire import Page
 from storage.interfaces import Order
 
-router = APIRouter(prefix="/v1/files", tags=["files"], responses=refusals(401, 403, 422, 503))
+router = APIRouter(prefix="/v1/files", tags=["files"], responses=refusals(*KEYED))
 UPLOAD_FORM = {
     "required": True,
     "content": {
@@ -26,7 +27,7 @@ UPLOAD_FORM = {
                 "required": ["file", "purpose"],
                 "properties": {
                     "file": {"type": "string", "format": "binary"},
-                    "purpose": {"type": "string", "enum": [purpose for purpose in FilePurpose]},
+                    "purpose": {"type": "string", "enum": list(UPLOADABLE)},
                 },
             }
         }
@@ -72,7 +73,10 @@ def get_file(gateway: AnyGateway, tenant: Reader, file_id: FileIdInPath) -> File
     return gateway.jobs.get_file(tenant, file_id)
 
 
-@router.delete("/{file_id}", responses=refusals(404, 409))
+@router.delete(
+    "/{file_id}",
+    responses=refusals(404, ErrorCode.FILE_IN_USE, ErrorCode.FILE_IS_RESULT),
+)
 def delete_file(gateway: AnyGateway, tenant: Submitter, file_id: FileIdInPath) -> FileDeleted:
     """Delete a file that no unfinished job reads."""
     return service.delete(gateway, tenant, file_id)
@@ -92,7 +96,7 @@ def _read_form(form: FormData) -> tuple[UploadFile, FilePurpose]:
     errors: list[dict[str, Any]] = []
     if not isinstance(part, UploadFile):
         errors.append(_at("file", "send the archive as the form's file `file`"))
-    if purpose not in {known.value for known in FilePurpose}:
+    if purpose not in UPLOADABLE:
         errors.append(_at("purpose", "purpose is `fine-tune` or `evaluation`"))
     if errors or not isinstance(part, UploadFile):
         raise RequestValidationError(errors)

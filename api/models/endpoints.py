@@ -8,7 +8,7 @@ from api.gateway import AnyGateway
 from schemas.models import Model
 from schemas.wire import Page
 
-router = APIRouter(prefix="/v1/models", tags=["models"], responses=refusals(401, 403, 503))
+router = APIRouter(prefix="/v1/models", tags=["models"], responses=refusals(401, 403, 429, 503))
 
 
 @router.get("")

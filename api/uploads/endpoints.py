@@ -11,9 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import UploadFile
 
 from api.access import Reader, Submitter, id_named
-from api.answers import refusals
+from api.answers import KEYED, refusals
 from api.gateway import AnyGateway
 from api.uploads import service
+from schemas.errors import ErrorCode
 from schemas.uploads import (
     PartNumber,
     PartUrls,
@@ -25,13 +26,14 @@ from schemas.uploads import (
 )
 from storage.errors import DigestMismatch
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"], responses=refusals(401, 403, 422, 503))
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], responses=refusals(*KEYED))
 READ = 1 << 20
 SHA256 = re.compile(r"(?:^|,)\s*sha-256=:(?P<value>[A-Za-z0-9+/=]+):")
 BYTES = {"type": "string", "format": "binary"}
 RAW_BODY = {"required": True, "content": {"application/octet-stream": {"schema": BYTES}}}
 FORM_SCHEMA = {"type": "object", "required": ["data"], "properties": {"data": BYTES}}
 FORM_BODY = {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}
+PART_REFUSALS = (ErrorCode.UPLOAD_NOT_PENDING, ErrorCode.PART_CONFLICT, ErrorCode.PART_BUSY)
 UploadIdInPath = Annotated[str, Depends(id_named("upload_id"))]
 NumberInPath = Annotated[PartNumber, Path(alias="number")]
 ContentDigest = Annotated[
@@ -57,7 +59,7 @@ def get_upload(gateway: AnyGateway, tenant: Reader, upload_id: UploadIdInPath) -
 
 @router.put(
     "/{upload_id}/parts/{number}",
-    responses=refusals(404, 409, 413),
+    responses=refusals(404, 413, ErrorCode.DIGEST_MISMATCH, *PART_REFUSALS),
     openapi_extra={"requestBody": RAW_BODY},
 )
 async def put_part(
@@ -75,7 +77,7 @@ async def put_part(
 
 @router.post(
     "/{upload_id}/parts",
-    responses=refusals(400, 404, 409, 413),
+    responses=refusals(400, 404, 413, *PART_REFUSALS),
     openapi_extra={"requestBody": FORM_BODY},
 )
 async def post_part(
@@ -91,7 +93,7 @@ async def post_part(
         return await service.receive(gateway, tenant, upload_id, None, _chunks(data))
 
 
-@router.post("/{upload_id}/part_urls", responses=refusals(400, 404, 409))
+@router.post("/{upload_id}/part_urls", responses=refusals(400, 404, ErrorCode.UPLOAD_NOT_PENDING))
 def create_part_urls(
     gateway: AnyGateway, tenant: Submitter, upload_id: UploadIdInPath, body: PartUrlsRequest
 ) -> PartUrls:
@@ -99,7 +101,17 @@ def create_part_urls(
     return service.part_urls(gateway, tenant, upload_id, body.numbers)
 
 
-@router.post("/{upload_id}/complete", responses=refusals(400, 404, 409, 415))
+@router.post(
+    "/{upload_id}/complete",
+    responses=refusals(
+        400,
+        404,
+        415,
+        ErrorCode.UPLOAD_NOT_PENDING,
+        ErrorCode.UPLOAD_INCOMPLETE,
+        ErrorCode.DIGEST_MISMATCH,
+    ),
+)
 def complete_upload(
     gateway: AnyGateway, tenant: Submitter, upload_id: UploadIdInPath, body: UploadComplete
 ) -> Upload:
@@ -107,7 +119,7 @@ def complete_upload(
     return service.complete(gateway, tenant, upload_id, body)
 
 
-@router.post("/{upload_id}/cancel", responses=refusals(404, 409))
+@router.post("/{upload_id}/cancel", responses=refusals(404, ErrorCode.UPLOAD_NOT_PENDING))
 def cancel_upload(gateway: AnyGateway, tenant: Submitter, upload_id: UploadIdInPath) -> Upload:
     """Cancel an upload and forget its parts."""
     return service.cancel(gateway, tenant, upload_id)

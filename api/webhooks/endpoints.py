@@ -6,9 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from api.access import Reader, Submitter, id_named
-from api.answers import refusals
+from api.answers import KEYED, refusals
 from api.gateway import AnyGateway
 from api.webhooks import service
+from schemas.errors import ErrorCode
 from schemas.webhooks import (
     DeliveryStatus,
     SecretRotate,
@@ -22,14 +23,16 @@ from schemas.webhooks import (
 from schemas.wire import Page
 from storage.interfaces import Order
 
-router = APIRouter(
-    prefix="/v1/webhook_endpoints", tags=["webhooks"], responses=refusals(401, 403, 422, 503)
-)
+router = APIRouter(prefix="/v1/webhook_endpoints", tags=["webhooks"], responses=refusals(*KEYED))
 EndpointIdInPath = Annotated[str, Depends(id_named("endpoint_id", re.compile(r"whe_[0-9a-f]{32}")))]
 DeliveryIdInPath = Annotated[str, Depends(id_named("delivery_id", re.compile(r"whd_[0-9a-f]{32}")))]
 
 
-@router.post("", status_code=201, responses=refusals(400, 409, 413))
+@router.post(
+    "",
+    status_code=201,
+    responses=refusals(400, 413, ErrorCode.LIMIT_REACHED, ErrorCode.URL_REFUSED),
+)
 def create_endpoint(
     gateway: AnyGateway, tenant: Submitter, body: WebhookEndpointCreate, response: Response
 ) -> WebhookEndpointSecret:
@@ -59,7 +62,7 @@ def get_endpoint(
     return gateway.jobs.get_endpoint(tenant, endpoint_id)
 
 
-@router.patch("/{endpoint_id}", responses=refusals(400, 404, 413))
+@router.patch("/{endpoint_id}", responses=refusals(400, 404, 413, ErrorCode.URL_REFUSED))
 def update_endpoint(
     gateway: AnyGateway,
     tenant: Submitter,

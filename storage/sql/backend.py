@@ -62,13 +62,22 @@ def one_page(
     after: Any | None,
     limit: int,
     order: Order,
+    before: Any | None = None,
 ) -> tuple[Sequence[Row], bool]:
-    """Return up to `limit` rows beyond `after` and whether there are more (keyset, no OFFSET)."""
+    """Return up to `limit` rows and whether there are more of them (keyset, no OFFSET).
+
+    They are the first beyond `after`, or the last short of `before` if only that is given.
+    """
+    ascending = order == "asc"
     if after is not None:
-        query = query.where(key > after if order == "asc" else key < after)
-    query = query.order_by(key.asc() if order == "asc" else key.desc()).limit(limit + 1)
-    rows = session.scalars(query).all()
-    return rows[:limit], len(rows) > limit
+        query = query.where(key > after if ascending else key < after)
+    if before is not None:
+        query = query.where(key < before if ascending else key > before)
+    backwards = before is not None and after is None
+    query = query.order_by(key.asc() if ascending is not backwards else key.desc())
+    rows = session.scalars(query.limit(limit + 1)).all()
+    page = rows[:limit]
+    return page[::-1] if backwards else page, len(rows) > limit
 
 
 def page_of(items: Sequence[Any], has_more: bool) -> Page[Any]:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from schemas.files import File, FilePurpose
 from schemas.jobs import TERMINAL
 from schemas.wire import Page
-from storage.errors import FileInUse, NotFound
+from storage.errors import FileInUse, FileIsResult, NotFound
 from storage.interfaces import FileBlob, FileDraft, Order
 from storage.sql.backend import SqlBackend, one_page, page_of
 from storage.sql.engine import database_now
@@ -21,16 +21,7 @@ class SqlFiles(SqlBackend):
     def add_file(self, tenant: str, draft: FileDraft) -> File:
         """Give stored bytes a row."""
         with self._write() as session:
-            row = FileRow(
-                id=draft.id,
-                tenant=tenant,
-                filename=draft.filename,
-                purpose=draft.purpose.value,
-                key=draft.key,
-                bytes=draft.bytes,
-                sha256=draft.sha256,
-                created_at=database_now(session),
-            )
+            row = file_row(tenant, draft, database_now(session))
             session.add(row)
         return file_of(row)
 
@@ -62,11 +53,12 @@ class SqlFiles(SqlBackend):
         return page_of([file_of(row) for row in rows], more)
 
     def delete_file(self, tenant: str, file_id: str) -> FileBlob:
-        """Remove the row and return what to delete; raise `FileInUse` or `NotFound`."""
+        """Remove the row and return what to delete."""
         with self._write() as session:
             row = find_file(session, tenant, file_id, for_update={})
-            if session.scalars(_unfinished_readers(file_id)).first() is not None:
-                raise FileInUse(file_id)
+            if row.job_id is not None:
+                raise FileIsResult(file_id)
+            require_unread(session, file_id)
             session.delete(row)
             return blob_of(row)
 
@@ -82,6 +74,27 @@ def find_file(
     if row is None:
         raise NotFound(file_id)
     return row
+
+
+def file_row(tenant: str, draft: FileDraft, now: float, job_id: str | None = None) -> FileRow:
+    """Return the row of stored bytes, of a job's if it has published them."""
+    return FileRow(
+        id=draft.id,
+        tenant=tenant,
+        filename=draft.filename,
+        purpose=draft.purpose.value,
+        key=draft.key,
+        bytes=draft.bytes,
+        sha256=draft.sha256,
+        created_at=now,
+        job_id=job_id,
+    )
+
+
+def require_unread(session: Session, file_id: str) -> None:
+    """Raise `FileInUse` if an unfinished job reads the file."""
+    if session.scalars(_unfinished_readers(file_id)).first() is not None:
+        raise FileInUse(file_id)
 
 
 def blob_of(row: FileRow) -> FileBlob:

@@ -43,6 +43,14 @@ def note_status(session: Session, job: JobRow, message: str, now: float) -> None
     add_events(session, job, [event], now)
 
 
+def close_attempt(job: JobRow, now: float) -> None:
+    """Take the lease away and add up what the attempt has cost; harmless if there is none."""
+    if job.claimed_at is not None:
+        until = now if job.lease_until is None else min(now, job.lease_until)
+        job.worker_seconds += max(0.0, until - job.claimed_at)
+    job.claimed_at = job.lease_owner = job.lease_until = None
+
+
 def add_metrics(session: Session, job: JobRow, drafts: Iterable[MetricDraft], now: float) -> None:
     """Append metrics, or replace those of a training step that an attempt repeats."""
     last = session.scalar(select(func.max(MetricRow.seq)).where(MetricRow.job_id == job.id)) or 0

@@ -1,7 +1,8 @@
 """Jobs in SQL as the gateway sees them."""
 
-from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from collections.abc import Mapping
+
+from sqlalchemy import BigInteger, ColumnElement, cast, exists, func, select
 from sqlalchemy.orm import Session
 
 from schemas.jobs import (
@@ -14,20 +15,23 @@ from schemas.jobs import (
     StageName,
     Step,
     StepStatus,
+    Usage,
 )
 from schemas.requests import DefenseJobCreate
 from schemas.wire import Page
-from storage.errors import IdempotencyKeyReused, NotFound, UnknownFile, UnknownModel
+from storage.errors import NotFound, QuotaExceeded, UnknownFile, UnknownModel
 from storage.ids import new_id
 from storage.interfaces import CreatedJob, Idempotency, Order
 from storage.sql.backend import SqlBackend, after_commit, one_page, page_of
 from storage.sql.engine import database_now
 from storage.sql.files import find_file
-from storage.sql.history import note_status, settle_steps
+from storage.sql.history import close_attempt, note_status, settle_steps
+from storage.sql.idempotency import advisory_number, earlier_answer, keep_answer
 from storage.sql.tables import (
     EventRow,
-    IdempotencyRow,
+    FileRow,
     JobRow,
+    MetadataRow,
     MetricRow,
     ModelRow,
     OutboxRow,
@@ -48,28 +52,25 @@ class SqlJobs(SqlBackend):
         request: DefenseJobCreate,
         idempotency: Idempotency | None = None,
         *,
+        max_unfinished: int | None = None,
         traceparent: str | None = None,
     ) -> CreatedJob:
         """Write job, steps, first event, hint and idempotency row in one transaction."""
         with self._write() as session:
             now = database_now(session)
-            if idempotency is not None:
-                earlier = _reserve(session, tenant, idempotency, now)
-                if earlier is not None:
-                    return CreatedJob(earlier, replayed=True)
-            _require_inputs(session, tenant, request)
-            row = _insert(session, tenant, request, now)
+            earlier = earlier_answer(session, tenant, idempotency, Job, now)
+            if earlier is not None:
+                return CreatedJob(earlier, replayed=True)
+            row = insert_job(session, tenant, request, now, max_unfinished)
             row.traceparent = traceparent
             job = resource(session, row)
-            if idempotency is not None:
-                answer = session.get_one(IdempotencyRow, (tenant, idempotency.key))
-                answer.response = job.model_dump(mode="json")
+            keep_answer(session, tenant, idempotency, job)
         return CreatedJob(job, replayed=False)
 
     def get_job(self, tenant: str, job_id: str) -> Job:
         """Return a job or raise `NotFound`."""
         with self._read() as session:
-            return resource(session, _find(session, tenant, job_id))
+            return resource(session, find_job(session, tenant, job_id))
 
     def list_jobs(
         self,
@@ -77,7 +78,9 @@ class SqlJobs(SqlBackend):
         *,
         status: JobStatus | None = None,
         model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         after: str | None = None,
+        before: str | None = None,
         limit: int = 20,
         order: Order = "desc",
     ) -> Page[Job]:
@@ -87,30 +90,22 @@ class SqlJobs(SqlBackend):
             query = query.where(JobRow.status == status.value)
         if model is not None:
             query = query.where(JobRow.model == model)
+        for key, value in (metadata or {}).items():
+            query = query.where(_labelled(key, value))
         with self._read() as session:
-            rows, more = one_page(session, query, JobRow.id, after=after, limit=limit, order=order)
+            rows, more = one_page(
+                session, query, JobRow.id, after=after, before=before, limit=limit, order=order
+            )
             return page_of([resource(session, row) for row in rows], more)
 
-    def request_cancel(self, tenant: str, job_id: str) -> Job:
-        """Cancel a queued job at once, ask a running one to stop, leave a finished one alone."""
-        with self._write() as session:
-            job = _find(session, tenant, job_id, lock=True)
-            now = database_now(session)
-            if job.status == JobStatus.QUEUED:
-                end_cancelled(session, job, now)
-            elif job.status not in TERMINAL and job.status != JobStatus.CANCELLING:
-                job.status = JobStatus.CANCELLING.value
-                note_status(session, job, "cancellation requested", now)
-            return resource(session, job)
-
     def list_events(
-        self, tenant: str, job_id: str, *, after: str | None = None, limit: int = 100
+        self, tenant: str, job_id: str, *, after: str | int | None = None, limit: int = 100
     ) -> Page[Event]:
-        """Return events oldest first; `after` is the id of the last one seen."""
+        """Return events oldest first; `after` is the id, or the `seq`, of the last one seen."""
         with self._read() as session:
-            _find(session, tenant, job_id)
+            find_job(session, tenant, job_id)
             query = select(EventRow).where(EventRow.job_id == job_id)
-            seen = None if after is None else _seq_of(session, job_id, after)
+            seen = _seq_of(session, job_id, after) if isinstance(after, str) else after
             rows, more = one_page(
                 session, query, EventRow.seq, after=seen, limit=limit, order="asc"
             )
@@ -133,7 +128,7 @@ class SqlJobs(SqlBackend):
             query = query.where(MetricRow.stage == stage.value)
         seen = None if after is None else int(after)
         with self._read() as session:
-            _find(session, tenant, job_id)
+            find_job(session, tenant, job_id)
             rows, more = one_page(
                 session, query, MetricRow.seq, after=seen, limit=limit, order="asc"
             )
@@ -144,7 +139,7 @@ class SqlJobs(SqlBackend):
     def published_manifest(self, tenant: str, job_id: str) -> str | None:
         """Return the key of a succeeded job's manifest, None while there is none."""
         with self._read() as session:
-            return _find(session, tenant, job_id).manifest_key
+            return find_job(session, tenant, job_id).manifest_key
 
 
 def resource(session: Session, job: JobRow) -> Job:
@@ -153,6 +148,7 @@ def resource(session: Session, job: JobRow) -> Job:
     steps = session.scalars(
         select(StepRow).where(StepRow.job_id == job.id).order_by(StepRow.position)
     )
+    results = select(FileRow.id).where(FileRow.job_id == job.id).order_by(FileRow.id)
     return Job(
         **{name: getattr(request, name) for name in DefenseJobCreate.model_fields},
         id=job.id,
@@ -163,7 +159,10 @@ def resource(session: Session, job: JobRow) -> Job:
         started_at=None if job.started_at is None else int(job.started_at),
         finished_at=None if job.finished_at is None else int(job.finished_at),
         attempt=job.attempt,
+        retry_of=job.retry_of,
+        usage=Usage(worker_seconds=round(job.worker_seconds, 3)) if job.attempt else None,
         result=job.result,
+        result_files=list(session.scalars(results)),
         error=JobError(**job.error) if job.error else None,
     )
 
@@ -181,7 +180,7 @@ def end_cancelled(session: Session, job: JobRow, now: float) -> None:
 def end(session: Session, job: JobRow, status: JobStatus, message: str, now: float) -> None:
     """Give a job its last status, drop its lease and any hint, and say so."""
     job.status, job.finished_at = status.value, now
-    job.lease_owner = job.lease_until = None
+    close_attempt(job, now)
     drop_hint(session, job)
     note_status(session, job, message, now)
     announce_end(session, job, status, now)
@@ -194,30 +193,6 @@ def drop_hint(session: Session, job: JobRow) -> None:
     row = session.get(OutboxRow, job.id)
     if row is not None:
         session.delete(row)
-
-
-def _reserve(session: Session, tenant: str, idempotency: Idempotency, now: float) -> Job | None:
-    """Insert the key, or return the earlier answer; a rival's insert waits for our commit."""
-    row = IdempotencyRow(
-        tenant=tenant,
-        key=idempotency.key,
-        body_sha256=idempotency.body_sha256,
-        response={},
-        created_at=now,
-    )
-    try:
-        with session.begin_nested():
-            session.add(row)
-    except IntegrityError:
-        return _earlier_answer(session, tenant, idempotency)
-    return None
-
-
-def _earlier_answer(session: Session, tenant: str, idempotency: Idempotency) -> Job:
-    row = session.get_one(IdempotencyRow, (tenant, idempotency.key))
-    if row.body_sha256 != idempotency.body_sha256:
-        raise IdempotencyKeyReused(idempotency.key)
-    return Job.model_validate(row.response)
 
 
 def _require_inputs(session: Session, tenant: str, request: DefenseJobCreate) -> None:
@@ -239,7 +214,17 @@ def _require_inputs(session: Session, tenant: str, request: DefenseJobCreate) ->
                 raise UnknownFile(param) from error
 
 
-def _insert(session: Session, tenant: str, request: DefenseJobCreate, now: float) -> JobRow:
+def insert_job(
+    session: Session,
+    tenant: str,
+    request: DefenseJobCreate,
+    now: float,
+    max_unfinished: int | None,
+    retry_of: str | None = None,
+) -> JobRow:
+    """Write a queued job with its steps, labels, hint and first event."""
+    _require_quota(session, tenant, max_unfinished)
+    _require_inputs(session, tenant, request)
     evaluation = request.evaluation
     job = JobRow(
         id=new_id("job"),
@@ -252,12 +237,16 @@ def _insert(session: Session, tenant: str, request: DefenseJobCreate, now: float
         clean_file=evaluation.clean_file if evaluation else None,
         created_at=now,
         attempt=0,
+        worker_seconds=0.0,
+        retry_of=retry_of,
     )
     session.add(job)
     session.flush()
     for position, name in enumerate(StageName):
         pending = StepStatus.PENDING.value
         session.add(StepRow(job_id=job.id, name=name.value, position=position, status=pending))
+    for key, value in request.metadata.items():
+        session.add(MetadataRow(job_id=job.id, key=key, value=value))
     session.add(OutboxRow(job_id=job.id, due_at=now + HINT_GRACE_S))
     session.flush()
     note_status(session, job, "job created", now)
@@ -265,7 +254,27 @@ def _insert(session: Session, tenant: str, request: DefenseJobCreate, now: float
     return job
 
 
-def _find(session: Session, tenant: str, job_id: str, *, lock: bool = False) -> JobRow:
+def _require_quota(session: Session, tenant: str, max_unfinished: int | None) -> None:
+    """Count under a lock of the tenant's, so that rivals cannot both be the last."""
+    if max_unfinished is None:
+        return
+    if session.get_bind().dialect.name == "postgresql":
+        number = cast(advisory_number("quota", tenant), BigInteger)
+        session.execute(select(func.pg_advisory_xact_lock(number)))
+    unfinished = JobRow.status.not_in([status.value for status in TERMINAL])
+    query = select(func.count()).where(JobRow.tenant == tenant, unfinished)
+    if (session.scalar(query) or 0) >= max_unfinished:
+        raise QuotaExceeded(max_unfinished)
+
+
+def _labelled(key: str, value: str) -> ColumnElement[bool]:
+    return exists().where(
+        MetadataRow.job_id == JobRow.id, MetadataRow.key == key, MetadataRow.value == value
+    )
+
+
+def find_job(session: Session, tenant: str, job_id: str, *, lock: bool = False) -> JobRow:
+    """Return a tenant's row, locked if that is asked for, or raise `NotFound`."""
     query = select(JobRow).where(JobRow.id == job_id, JobRow.tenant == tenant)
     row = session.scalars(query.with_for_update() if lock else query).one_or_none()
     if row is None:

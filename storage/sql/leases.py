@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from schemas.errors import ErrorCode
-from schemas.jobs import LEASED, JobError, JobStatus, StepStatus
+from schemas.jobs import LEASED, WORKING, JobError, JobStatus, StepStatus
 from schemas.requests import DefenseJobCreate
 from storage.errors import LeaseLost
 from storage.interfaces import (
@@ -16,28 +16,31 @@ from storage.interfaces import (
     Directive,
     EventDraft,
     FileBlob,
+    FileDraft,
     JobInputs,
     MetricDraft,
     Reconciled,
     StepUpdate,
 )
 from storage.sql.backend import SqlBackend, after_commit
+from storage.sql.control import pause, requeue
 from storage.sql.engine import database_now
-from storage.sql.files import blob_of, find_file
+from storage.sql.files import blob_of, file_row, find_file
 from storage.sql.history import (
     add_events,
     add_metrics,
+    close_attempt,
     note_status,
     settle_steps,
     update_step,
 )
+from storage.sql.idempotency import forget_expired
 from storage.sql.jobs import drop_hint, end, end_cancelled
 from storage.sql.models import record_of
-from storage.sql.tables import EventRow, IdempotencyRow, JobRow, ModelRow, OutboxRow
+from storage.sql.tables import EventRow, JobRow, ModelRow, OutboxRow
 from storage.telemetry.metrics import LEASES_EXPIRED, SAMPLES_PROCESSED
 
-IDEMPOTENCY_KEPT_S = 24 * 3600.0
-WORKING = frozenset({JobStatus.VALIDATING_FILES, JobStatus.RUNNING})
+DIRECTIVES = {JobStatus.PAUSING: Directive.PAUSE, JobStatus.CANCELLING: Directive.CANCEL}
 
 
 class SqlLeases(SqlBackend):
@@ -53,6 +56,9 @@ class SqlLeases(SqlBackend):
                 job = session.scalars(_takeable(owner, job_id, now)).first()
                 if job is None:
                     return None
+                if job.status == JobStatus.PAUSING:
+                    pause(session, job, "worker lost while pausing: job paused", now)
+                    continue
                 if job.status in WORKING and _lose(session, job, max_losses, now):
                     continue
                 return _take(session, job, owner, lease_s, now)
@@ -78,8 +84,7 @@ class SqlLeases(SqlBackend):
             except LeaseLost:
                 return Directive.LOST
             job.lease_until = database_now(session) + lease_s
-            cancelling = job.status == JobStatus.CANCELLING
-            return Directive.CANCEL if cancelling else Directive.CONTINUE
+            return DIRECTIVES.get(JobStatus(job.status), Directive.CONTINUE)
 
     def record(
         self,
@@ -106,14 +111,16 @@ class SqlLeases(SqlBackend):
             add_metrics(session, job, metrics, now)
 
     def release(self, claim: Claim) -> None:
-        """Hand the job back unharmed (soft shutdown): queued again, no loss counted."""
+        """Hand the job back unharmed, no loss counted: queued, or paused or cancelled if asked."""
         with self._write() as session:
             job = _owned(session, claim)
             now = database_now(session)
             if job.status == JobStatus.CANCELLING:
                 end_cancelled(session, job, now)
+            elif job.status == JobStatus.PAUSING:
+                pause(session, job, "job paused: its work is saved", now)
             else:
-                _requeue(session, job, "worker is shutting down: job queued again", now)
+                requeue(session, job, "handed back by its worker: job queued again", now)
 
     def fault(self, claim: Claim, error: JobError, *, max_faults: int = 3) -> bool:
         """Note that the attempt broke; the last of too many in a row ends the job."""
@@ -128,13 +135,21 @@ class SqlLeases(SqlBackend):
                 _end_failed(session, job, error, now)
             return job.status == JobStatus.FAILED
 
-    def succeed(self, claim: Claim, manifest_key: str, result: Mapping[str, Any]) -> None:
-        """End the job with the artifacts that `manifest_key` lists, also if it was cancelling."""
+    def succeed(
+        self,
+        claim: Claim,
+        manifest_key: str,
+        result: Mapping[str, Any],
+        files: Sequence[FileDraft] = (),
+    ) -> None:
+        """End the job with the artifacts that `manifest_key` lists, also if it was to stop."""
         with self._write() as session:
             job = _owned(session, claim)
+            now = database_now(session)
             job.manifest_key, job.result = manifest_key, dict(result)
+            session.add_all([file_row(job.tenant, draft, now, job.id) for draft in files])
             settle_steps(session, job, {StepStatus.PENDING: StepStatus.SKIPPED})
-            end(session, job, JobStatus.SUCCEEDED, "job succeeded", database_now(session))
+            end(session, job, JobStatus.SUCCEEDED, "job succeeded", now)
             after_commit(session, lambda: _count_samples(result))
 
     def fail(self, claim: Claim, error: JobError) -> None:
@@ -153,13 +168,12 @@ class SqlLeases(SqlBackend):
             now = database_now(session)
             expired = session.scalars(_expired(now)).all()
             verdicts = {job.id: _repair(session, job, max_losses, now) for job in expired}
-            session.execute(
-                delete(IdempotencyRow).where(IdempotencyRow.created_at < now - IDEMPOTENCY_KEPT_S)
-            )
+            forget_expired(session, now)
             hints = _due_hints(session, now, hint_after_s)
         return Reconciled(
             hints=hints,
             requeued=_ending(verdicts, JobStatus.QUEUED),
+            paused=_ending(verdicts, JobStatus.PAUSED),
             cancelled=_ending(verdicts, JobStatus.CANCELLED),
             failed=_ending(verdicts, JobStatus.FAILED),
         )
@@ -190,8 +204,9 @@ def _expired(now: float) -> Any:
 
 
 def _take(session: Session, job: JobRow, owner: str, lease_s: float, now: float) -> Claim:
+    close_attempt(job, now)
     job.attempt += 1
-    job.lease_owner, job.lease_until = owner, now + lease_s
+    job.lease_owner, job.lease_until, job.claimed_at = owner, now + lease_s, now
     job.started_at = job.started_at or now
     if job.status != JobStatus.CANCELLING:
         job.status = JobStatus.VALIDATING_FILES.value
@@ -229,18 +244,11 @@ def _repair(session: Session, job: JobRow, max_losses: int, now: float) -> JobSt
     """Decide what becomes of a job whose lease has expired."""
     if job.status == JobStatus.CANCELLING:
         end_cancelled(session, job, now)
+    elif job.status == JobStatus.PAUSING:
+        pause(session, job, "worker lost while pausing: job paused", now)
     elif not _lose(session, job, max_losses, now):
-        _requeue(session, job, "worker lost: job queued again", now)
+        requeue(session, job, "worker lost: job queued again", now)
     return JobStatus(job.status)
-
-
-def _requeue(session: Session, job: JobRow, message: str, now: float) -> None:
-    job.status = JobStatus.QUEUED.value
-    job.lease_owner = job.lease_until = None
-    settle_steps(session, job, {StepStatus.RUNNING: StepStatus.PENDING})
-    session.add(OutboxRow(job_id=job.id, due_at=now))
-    session.flush()
-    note_status(session, job, message, now)
 
 
 def _end_failed(session: Session, job: JobRow, error: JobError, now: float) -> None:

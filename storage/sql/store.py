@@ -4,6 +4,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from storage.errors import MigrationMissing
+from storage.sql.control import SqlControl
 from storage.sql.engine import open_engine
 from storage.sql.files import SqlFiles
 from storage.sql.jobs import SqlJobs
@@ -18,7 +19,15 @@ REVISION = "0004"
 
 
 class SqlJobStore(
-    SqlKeys, SqlFiles, SqlUploads, SqlModels, SqlJobs, SqlLeases, SqlWebhooks, SqlStatistics
+    SqlKeys,
+    SqlFiles,
+    SqlUploads,
+    SqlModels,
+    SqlJobs,
+    SqlControl,
+    SqlLeases,
+    SqlWebhooks,
+    SqlStatistics,
 ):
     """A `JobStore` in SQLite or PostgreSQL."""
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Document = dict[str, Any]
@@ -30,10 +30,12 @@ class KeyRow(Base):
     scopes: Mapped[list[str]]
     created_at: Mapped[float]
     revoked_at: Mapped[float | None]
+    expires_at: Mapped[float | None]
+    __table_args__ = (Index("api_keys_by_tenant", "tenant", "id"),)
 
 
 class FileRow(Base):
-    """An uploaded file."""
+    """An uploaded file, or one that the job `job_id` has published."""
 
     __tablename__ = "files"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -44,7 +46,11 @@ class FileRow(Base):
     bytes: Mapped[int]
     sha256: Mapped[str]
     created_at: Mapped[float]
-    __table_args__ = (Index("files_by_tenant", "tenant", "id"),)
+    job_id: Mapped[str | None]
+    __table_args__ = (
+        Index("files_by_tenant", "tenant", "id"),
+        Index("files_by_job", "job_id"),
+    )
 
 
 class UploadRow(Base):
@@ -94,7 +100,10 @@ class ModelRow(Base):
 
 
 class JobRow(Base):
-    """A job and its lease; `losses` counts lost attempts in a row without progress."""
+    """A job and its lease; `losses` counts lost attempts in a row without progress.
+
+    `claimed_at` is when the attempt at hand began; `worker_seconds` sums the attempts that ended.
+    """
 
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -111,6 +120,9 @@ class JobRow(Base):
     finished_at: Mapped[float | None]
     attempt: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
+    retry_of: Mapped[str | None]
+    claimed_at: Mapped[float | None]
+    worker_seconds: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     lease_owner: Mapped[str | None]
     lease_until: Mapped[float | None]
     manifest_key: Mapped[str | None] = mapped_column(Text)
@@ -121,6 +133,15 @@ class JobRow(Base):
         Index("jobs_by_tenant", "tenant", "id"),
         Index("jobs_by_status", "status", "id"),
     )
+
+
+class MetadataRow(Base):
+    """One of the labels that a job's owner gave it, for finding the job by it."""
+
+    __tablename__ = "job_metadata"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(String(512))
 
 
 class StepRow(Base):

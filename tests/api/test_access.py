@@ -1,58 +1,53 @@
-import re
-
-import pytest
-
+from tests.api.walk import ids_of, keyed_operations
 from tests.api.world import assert_problem
 
-ROUTES = [
-    (method.upper(), path)
-    for path, methods in {
-        "/v1/files": ["get", "post"],
-        "/v1/files/{id}": ["get", "delete"],
-        "/v1/files/{id}/content": ["get"],
-        "/v1/models": ["get"],
-        "/v1/models/tiny": ["get"],
-        "/v1/defense/jobs": ["get", "post"],
-        "/v1/defense/jobs/{id}": ["get"],
-        "/v1/defense/jobs/{id}/cancel": ["post"],
-        "/v1/defense/jobs/{id}/events": ["get"],
-        "/v1/defense/jobs/{id}/metrics": ["get"],
-        "/v1/defense/jobs/{id}/artifacts": ["get"],
-        "/v1/defense/jobs/{id}/artifacts/x": ["get"],
-        "/v1/defense/jobs/{id}/report": ["get"],
-        "/v1/webhook_endpoints": ["get", "post"],
-        "/v1/webhook_endpoints/{id}": ["get", "patch", "delete"],
-        "/v1/webhook_endpoints/{id}/rotate_secret": ["post"],
-        "/v1/webhook_endpoints/{id}/deliveries": ["get"],
-        "/v1/webhook_endpoints/{id}/deliveries/x/redeliver": ["post"],
-        "/metrics": ["get"],
-    }.items()
-    for method in methods
-]
+KEYED = keyed_operations()
+SCOPES = ("read", "submit", "admin")
+NOBODY = {
+    "file_id": "file_" + "0" * 32,
+    "upload_id": "upload_" + "0" * 32,
+    "number": "1",
+    "endpoint_id": "whe_" + "0" * 32,
+    "delivery_id": "whd_" + "0" * 32,
+    "job_id": "job_" + "0" * 32,
+    "key_id": "0" * 32,
+    "model_id": "nobody",
+    "name": "x",
+    "sample_id": "x",
+}
+GENTLE_FIRST = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
-@pytest.mark.parametrize("header", [None, "Bearer ", "Bearer disp_x_y", "Basic YTpi"])
-def test_no_route_opens_without_a_key(api, method, path, header):
-    headers = {} if header is None else {"Authorization": header}
+def test_no_route_opens_without_a_key(api):
     del api.client.headers["Authorization"]
-    answer = api.client.request(method, path.replace("{id}", "job_" + "0" * 32), headers=headers)
-    assert_problem(answer, 401, "unauthenticated")
-    assert answer.headers["www-authenticate"] == "Bearer"
+    for operation in KEYED:
+        for header in (None, "Bearer ", "Bearer disp_x_y", "Basic YTpi"):
+            headers = {} if header is None else {"Authorization": header}
+            answer = api.client.request(operation.method, operation.url(NOBODY), headers=headers)
+            assert_problem(answer, 401, "unauthenticated")
+            assert answer.headers["www-authenticate"] == "Bearer", operation
 
 
-def test_the_routes_above_are_all_there_are(api):
-    paths = api.client.get("/openapi.json").json()["paths"]
-    served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    named = {
-        (method, path.replace("tiny", "{id}").replace("/x", "/{name}")) for method, path in ROUTES
-    }
-    plain = {
-        (method, re.sub(r"\{(file|job|model|endpoint)_id\}", "{id}", path))
-        for method, path in served
-    }
-    plain = {(method, path.replace("{delivery_id}", "{name}")) for method, path in plain}
-    assert plain == named | {("GET", "/livez"), ("GET", "/readyz")}
+def test_no_route_opens_for_a_key_without_scopes(api):
+    headers = api.key("acme")
+    for operation in KEYED:
+        answer = api.client.request(operation.method, operation.url(NOBODY), headers=headers)
+        assert_problem(answer, 403, "forbidden")
+
+
+def test_no_object_exists_for_another_tenant(api):
+    """The owner meets no 404 at the same URLs, so it is the tenant that makes the difference."""
+    owned = [operation for operation in KEYED if operation.of_one_tenant]
+    owned.sort(key=lambda operation: GENTLE_FIRST.index(operation.method))
+    stranger, owner = api.stranger(*SCOPES), api.key("acme", *SCOPES)
+    ids = ids_of(api)
+    for operation in owned:
+        answer = operation.ask(api, ids, stranger)
+        assert_problem(answer, 404, "not_found")
+    for operation in owned:
+        answer = operation.ask(api, ids, owner)
+        assert answer.status_code != 404, operation
+    assert len(owned) >= 20
 
 
 def test_a_key_that_may_only_read_submits_nothing(api):

@@ -99,7 +99,9 @@ def test_jobs_are_listed_in_pages_by_status_and_model(api):
     assert api.client.get(JOBS, params={"model": "other"}).json()["data"] == []
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "order=up", "status=paused", "after=x"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "order=up", "status=waiting", "after=x", "before=x"]
+)
 def test_a_bad_query_is_refused_by_its_name(api, query):
     name = query.partition("=")[0]
     assert_problem(api.client.get(f"{JOBS}?{query}"), 422, "validation_error", f"/{name}")

@@ -12,7 +12,9 @@ from starlette.testclient import TestClient
 
 from api.gateway import Gateway
 from schemas.artifacts import ArtifactEntry, Manifest
+from schemas.jobs import JobError
 from storage.keys import artifact_key, manifest_key
+from workers.publication import result_files
 
 RATE = {"rate": 0.5, "successes": 1, "scored": 2, "failed": 0, "ci95": [0.1, 0.9]}
 REPORT = {
@@ -30,10 +32,26 @@ REPORT = {
     "hashes": {},
     "content_sha256": "ab" * 32,
 }
+SAMPLES = [
+    {
+        "id": "s0",
+        "status": "rewritten",
+        "changed": True,
+        "original": ["I cannot help."],
+        "purified": ["A red circle."],
+        "masked_tokens": 3,
+        "visual_tokens": 9,
+    },
+    {"id": "a/b c", "status": "rewritten", "changed": False, "original": ["é"], "purified": ["é"]},
+    {"id": "s2", "status": "passed_through"},
+    {"id": "s3", "status": "quarantined", "reason": "image is broken"},
+]
+SAMPLE_LINES = b"".join(json.dumps(sample).encode() + b"\n" for sample in SAMPLES)
 ARTIFACTS = {
     "report.json": (json.dumps(REPORT).encode(), "application/json"),
     "report.html": (b"<!doctype html><title>Report</title>", "text/html"),
     "mm_projector.safetensors": (bytes(range(256)) * 40, "application/octet-stream"),
+    "samples.jsonl": (SAMPLE_LINES, "application/jsonl"),
 }
 
 
@@ -82,13 +100,23 @@ class Api:
         key = manifest_key(claim.tenant, job_id)
         manifest = Manifest(job_id=job_id, attempt=claim.attempt, artifacts=entries)
         self.gateway.artifacts.create(key, manifest.model_dump_json().encode())
-        self.gateway.jobs.succeed(claim, key, {})
+        self.gateway.jobs.succeed(claim, key, {}, result_files(manifest))
         return job_id
+
+    def failed_job(self) -> str:
+        """Fail as a worker would."""
+        job_id = self.job_id()
+        claim = self.gateway.jobs.claim("worker", lease_s=60.0, job_id=job_id)
+        self.gateway.jobs.fail(claim, JobError(code="engine_error", message="it broke"))
+        return job_id
+
+    def key(self, tenant: str, *scopes: str) -> dict[str, str]:
+        """Return the headers of a new key."""
+        return {"Authorization": f"Bearer {self.gateway.jobs.issue_key(tenant, scopes)}"}
 
     def stranger(self, *scopes: str) -> dict[str, str]:
         """Return the headers of a key of another tenant."""
-        token = self.gateway.jobs.issue_key("globex", scopes or ("read", "submit"))
-        return {"Authorization": f"Bearer {token}"}
+        return self.key("globex", *(scopes or ("read", "submit")))
 
 
 def zip_archive(text: bytes = b"[]") -> bytes:

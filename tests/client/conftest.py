@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.rates import RateLimit
 from api.settings import GatewaySettings
 from client.sdk import Client
 from schemas.requests import DefenseJobCreate
@@ -51,6 +52,7 @@ class Service:
     workplace: Workplace
     wire: Wire
     api_key: str
+    rates: RateLimit
 
     def client(self, *, patience_s: float = 5.0, api_key: str | None = None) -> Client:
         return Client(
@@ -80,7 +82,8 @@ def service(tmp_path: Path) -> Iterator[Service]:
     app = create_app(GatewaySettings(database_url=database, artifacts_url=artifacts))
     with TestClient(app, raise_server_exceptions=False) as gateway:
         wire = Wire(gateway._transport)
-        yield Service(store, workplace, wire, store.issue_key("acme"))
+        rates = app.state.gateway.rates
+        yield Service(store, workplace, wire, store.issue_key("acme"), rates)
     store.close()
 
 

@@ -52,6 +52,23 @@ def test_submit_watch_and_fetch_bring_the_artifacts(
     assert (tmp_path / "out" / "purified_dataset.zip").read_bytes() == dataset.read_bytes()
 
 
+def test_a_job_is_paused_resumed_cancelled_retried_and_deleted(
+    disp: Disp, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disp("submit", str(dataset), "--model", "tiny", "--json")
+    job_id = created(capsys)
+    for word, status in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled")):
+        assert disp(word, job_id) == 0
+        assert capsys.readouterr().out == f"{status}\n"
+    assert disp("pause", job_id) == cli.REFUSED
+    capsys.readouterr()
+    assert disp("retry", job_id, "--json") == 0
+    assert created(capsys) != job_id
+    assert disp("delete", job_id) == 0
+    assert capsys.readouterr().out == f"{job_id} deleted\n"
+    assert disp("status", job_id) == cli.REFUSED
+
+
 def test_the_settings_given_reach_the_job_and_no_others(
     disp: Disp, service: Service, dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

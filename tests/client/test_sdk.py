@@ -1,10 +1,11 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from api.errors import RateLimited
 from client.errors import (
     Broken,
     IntegrityError,
@@ -18,6 +19,7 @@ from client.sdk import Client
 from schemas.errors import ErrorCode
 from schemas.jobs import Job, JobStatus
 from schemas.requests import DefenseJobCreate
+from schemas.samples import SampleStatus, Verdict
 from storage.errors import StoreAway
 from storage.interfaces import JobStore
 from storage.keys import manifest_key
@@ -66,15 +68,114 @@ def test_an_uploaded_dataset_comes_back_purified_with_its_report(
 
 def test_events_come_in_order_once_and_end_with_the_job(service: Service, dataset: Path) -> None:
     client, job = finished(service, dataset)
-    events = list(client.events(job.id))
+    events = list(client.iter_events(job.id))
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert "job succeeded" in events[-1].message
 
 
 def test_events_go_on_behind_the_last_one_seen(service: Service, dataset: Path) -> None:
     client, job = finished(service, dataset)
-    first, *rest = client.events(job.id)
-    assert list(client.events(job.id, after=first.id)) == rest
+    first, *rest = client.iter_events(job.id)
+    assert list(client.iter_events(job.id, after_seq=first.seq)) == rest
+
+
+def test_a_stream_that_breaks_off_is_taken_up_behind_the_last_event(
+    service: Service, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, job = finished(service, dataset)
+    whole = list(client.iter_events(job.id))
+    real, sources = httpx2.EventSource, []
+
+    def torn(response: httpx2.Response) -> Iterator[httpx2.ServerSentEvent]:
+        sources.append(response.request.headers["last-event-id"])
+        for number, message in enumerate(real(response)):
+            if len(sources) < 3 and number == 3:
+                raise httpx2.ReadError("connection reset")
+            yield message
+
+    monkeypatch.setattr(httpx2, "EventSource", torn)
+    monkeypatch.setattr("client.stream.PAUSE_S", 0.0)
+    assert list(client.iter_events(job.id)) == whole
+    assert sources == ["0", "2", "4"]
+
+
+def test_events_are_polled_where_no_stream_gets_through(
+    service: Service, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, job = finished(service, dataset)
+    whole = list(client.iter_events(job.id))
+    tries = []
+
+    def blocked(request: httpx2.Request) -> None:
+        if request.url.path.endswith("/stream"):
+            tries.append(request)
+            raise httpx2.ReadTimeout("a proxy holds streams back")
+
+    service.wire.before = blocked
+    monkeypatch.setattr("client.stream.PAUSE_S", 0.0)
+    assert list(client.iter_events(job.id)) == whole
+    assert list(client.iter_events(job.id, after_seq=2)) == whole[2:]
+    assert len(tries) == 6
+
+
+def test_the_events_of_no_job_are_not_found(service: Service) -> None:
+    with pytest.raises(NotFound):
+        list(service.client().iter_events("job_" + "0" * 32))
+
+
+def test_a_job_is_paused_resumed_cancelled_retried_and_deleted(
+    service: Service, dataset: Path
+) -> None:
+    client = service.client()
+    job = submit(client, dataset)
+    assert client.pause(job.id).status is JobStatus.PAUSED
+    assert client.resume(job.id).status is JobStatus.QUEUED
+    with pytest.raises(Refused) as refusal:
+        client.retry(job.id)
+    assert refusal.value.code is ErrorCode.JOB_STATUS_CONFLICT
+    assert client.cancel(job.id).status is JobStatus.CANCELLED
+    again = client.retry(job.id)
+    assert again.retry_of == job.id
+    assert client.delete(job.id).deleted
+    assert [other.id for other in client.jobs().data] == [again.id]
+
+
+def test_jobs_are_found_by_their_labels(service: Service, dataset: Path) -> None:
+    client = service.client()
+    file = client.upload(dataset)
+    wanted, _ = (
+        client.create_job(
+            DefenseJobCreate(model="tiny", training_file=file.id, metadata={"a key]": name})
+        )
+        for name in ("r&d=1", "other")
+    )
+    found = client.jobs(metadata={"a key]": "r&d=1"}, status=JobStatus.QUEUED)
+    assert [job.id for job in found.data] == [wanted.id]
+
+
+def test_samples_and_checkpoints_of_a_finished_job_are_read(
+    service: Service, dataset: Path
+) -> None:
+    client, job = finished(service, dataset)
+    page = client.samples(job.id, status=SampleStatus.REWRITTEN, verdict=Verdict.CHANGED)
+    assert [sample.id for sample in page.data] == ["a b/c"]
+    assert client.sample(job.id, "a b/c") == page.data[0]
+    (checkpoint,) = client.checkpoints(job.id).data
+    assert checkpoint.bytes == len(b"projector") and checkpoint.id in job.result_files
+
+
+def test_a_tenant_that_asks_too_often_waits_and_is_served(service: Service) -> None:
+    client, refused = service.client(), []
+    hit = service.rates.check
+
+    def sometimes(tenant: str) -> None:
+        if len(refused) < 2:
+            refused.append(tenant)
+            raise RateLimited({"Retry-After": "1"})
+        hit(tenant)
+
+    object.__setattr__(service.rates, "check", sometimes)
+    assert client.models() and refused == ["acme"] * 2
 
 
 def test_a_job_is_created_once_although_the_first_answer_was_lost(

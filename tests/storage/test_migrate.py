@@ -1,9 +1,13 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from storage import migrate
 from storage.connect import open_job_store
@@ -24,6 +28,30 @@ def test_the_migrations_lead_to_the_tables_that_the_code_declares(database):
     for name, table in Base.metadata.tables.items():
         assert columns[name] == {(c.name, c.nullable) for c in table.columns}
     engine.dispose()
+
+
+def test_jobs_of_the_first_schema_are_found_by_their_labels(tmp_path):
+    url = f"sqlite:///{tmp_path}/old.sqlite"
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        request = {"model": "m", "training_file": f"file_{0:032x}", "metadata": {"team": "red"}}
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, tenant, status, request, model, training_file, created_at,"
+                " attempt, losses) VALUES ('job_1', 'acme', 'failed', :request, 'm', 'f', 1, 2, 0)"
+            ),
+            {"request": json.dumps(request)},
+        )
+    engine.dispose()
+    migrate.upgrade(url)
+    store = open_job_store(url)
+    (job,) = store.list_jobs("acme", metadata={"team": "red"}).data
+    assert (job.id, job.usage.worker_seconds, job.retry_of) == ("job_1", 0.0, None)
+    store.close()
 
 
 def test_processes_that_migrate_at_once_do_not_disturb_one_another(tmp_path):

@@ -51,7 +51,8 @@ def write_outputs(spec: dict[str, Any]) -> None:
     (out / "mm_projector.safetensors").write_bytes(PROJECTOR)
     (out / "report.json").write_text(json.dumps(report(spec)))
     (out / "report.html").write_text("<p>report</p>")
-    (out / "samples.jsonl").write_text("{}\n")
+    sample = {"id": "a b/c", "status": "rewritten", "changed": True}
+    (out / "samples.jsonl").write_text(json.dumps(sample) + "\n")
 
 
 def ingest() -> None:

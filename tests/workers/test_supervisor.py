@@ -10,10 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from schemas.artifacts import Manifest
-from schemas.jobs import JobStatus, StageName, StepStatus
+from schemas.files import FilePurpose
+from schemas.jobs import Job, JobStatus, StageName, StepStatus
 from storage.keys import manifest_key
 from tests.workers.conftest import DATA, TENANT, Bench
 from workers.context import Outcome
+from workers.engine_process import EngineProcess
 from workers.publication import publish
 from workers.supervisor import Workplace, supervise
 
@@ -167,10 +169,69 @@ def test_a_cancelled_job_ends_its_engine_even_one_that_ignores_sigterm(
 ) -> None:
     claim = bench.claim()
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(_cancel_once_ingested, bench, eventually)
+        pool.submit(_once_ingested, bench, eventually, bench.store.request_cancel)
         outcome = supervise(claim, bench.running(script), threading.Event())
     assert outcome is Outcome.CANCELLED
     assert bench.job().status is JobStatus.CANCELLED
+
+
+@pytest.mark.parametrize("script", ["work_until_asked", "hang"])
+def test_a_paused_job_lets_its_engine_save_and_is_finished_after_it_is_resumed(
+    bench: Bench, eventually: Wait, script: str
+) -> None:
+    claim = bench.claim()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_once_ingested, bench, eventually, bench.store.request_pause)
+        outcome = supervise(claim, bench.running(script), threading.Event())
+    assert outcome is Outcome.PAUSED
+    job = bench.job()
+    assert (job.status, job.steps[0].status) == (JobStatus.PAUSED, StepStatus.SUCCEEDED)
+    assert bench.store.claim("runner", lease_s=2.0) is None
+    bench.store.resume_job(TENANT, bench.job_id)
+    assert run(bench, "succeed") is Outcome.SUCCEEDED
+
+
+def test_a_pause_withdrawn_while_the_engine_stops_queues_the_job_again(
+    bench: Bench, eventually: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = EngineProcess.ask_to_stop
+
+    def withdraw(engine: EngineProcess, grace_s: float) -> None:
+        bench.store.resume_job(TENANT, bench.job_id)
+        real(engine, grace_s)
+
+    monkeypatch.setattr(EngineProcess, "ask_to_stop", withdraw)
+    claim = bench.claim()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_once_ingested, bench, eventually, bench.store.request_pause)
+        outcome = supervise(claim, bench.running("work_until_asked"), threading.Event())
+    assert outcome in (Outcome.PAUSED, Outcome.RELEASED)
+    assert bench.job().status is JobStatus.QUEUED
+
+
+def test_a_job_cancelled_while_it_pauses_is_cancelled(
+    bench: Bench, eventually: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = EngineProcess.ask_to_stop
+
+    def cancel(engine: EngineProcess, grace_s: float) -> None:
+        bench.store.request_cancel(TENANT, bench.job_id)
+        real(engine, grace_s)
+
+    monkeypatch.setattr(EngineProcess, "ask_to_stop", cancel)
+    claim = bench.claim()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_once_ingested, bench, eventually, bench.store.request_pause)
+        supervise(claim, bench.running("work_until_asked"), threading.Event())
+    assert bench.job().status is JobStatus.CANCELLED
+
+
+def test_every_artifact_of_a_finished_job_is_a_file_of_its_tenant(bench: Bench) -> None:
+    run(bench, "succeed")
+    files = [bench.store.get_file(TENANT, file_id) for file_id in bench.job().result_files]
+    assert {file.purpose for file in files} == {FilePurpose.RESULTS}
+    expected = {(entry.name, entry.sha256, entry.bytes) for entry in manifest(bench).artifacts}
+    assert {(file.filename, file.sha256, file.bytes) for file in files} == expected
 
 
 def test_a_shutdown_hands_the_job_back_without_counting_a_loss(
@@ -261,6 +322,6 @@ def _ingested(bench: Bench) -> bool:
     return bench.job().steps[0].status is StepStatus.SUCCEEDED
 
 
-def _cancel_once_ingested(bench: Bench, eventually: Wait) -> None:
+def _once_ingested(bench: Bench, eventually: Wait, ask: Callable[[str, str], Job]) -> None:
     eventually(lambda: _ingested(bench))
-    bench.store.request_cancel(TENANT, bench.job_id)
+    ask(TENANT, bench.job_id)

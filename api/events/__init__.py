@@ -1,0 +1,1 @@
+"""What happens to a job, as pages and as a stream."""

@@ -1,0 +1,1 @@
+"""The same jobs under OpenAI's names."""

@@ -1,0 +1,1 @@
+"""What became of each sample of a job."""

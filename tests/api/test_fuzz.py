@@ -1,0 +1,185 @@
+"""Requests that schemathesis makes up from the OpenAPI document, against the gateway in process.
+
+Half of what it makes up fits the document and has to be accepted, the rest must be refused as
+documented. Made-up ids would all meet 404, so those that fit are replaced by ids of real objects;
+what the document cannot say (which files exist, which fields go together) is put right likewise.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection
+from schemathesis.transport.serialization import Binary
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.settings import GatewaySettings
+from storage import migrate
+from storage.interfaces import ModelRecord
+from tests.api.walk import ids_of, openapi_document, operations
+from tests.api.world import Api, zip_archive
+
+CASES_OF_ONE_ROUTE = 20
+CASES = 2000
+UNLIMITED = 10**9
+PARTS = (
+    ParameterLocation.PATH,
+    ParameterLocation.QUERY,
+    ParameterLocation.HEADER,
+    ParameterLocation.BODY,
+)
+FILE_FIELDS = ("triggered_file", "clean_file")
+
+
+@dataclass
+class Target:
+    """A gateway with objects of every kind, and what was tried on it."""
+
+    api: Api
+    app: Callable
+    headers: dict[str, str]
+    ids: dict[str, str]
+    tried: Counter = field(default_factory=Counter)
+    accepted: Counter = field(default_factory=Counter)
+    keys: count = field(default_factory=count)
+
+    def aim(self, case) -> None:
+        """Put real ids where made-up ones fit the document."""
+        if fits(case, ParameterLocation.PATH):
+            for name in case.path_parameters or {}:
+                case.path_parameters[name] = self.object_for(case, name)
+        if fits(case, ParameterLocation.HEADER) and "Idempotency-Key" in (case.headers or {}):
+            case.headers["Idempotency-Key"] = f"key-{next(self.keys)}"
+        if fits(case, ParameterLocation.BODY) and isinstance(case.body, dict):
+            self.correct(case)
+
+    def object_for(self, case, name):
+        """Use up a new object where a call may change or end it."""
+        gateway, changing = self.api.gateway, case.method in ("POST", "DELETE")
+        if name == "job_id" and changing:
+            return self.used_up(case)
+        if name == "file_id" and changing:
+            return self.api.file_id()
+        if name == "key_id" and changing:
+            return gateway.jobs.create_key("acme", ("read",)).key.id
+        return self.ids[name]
+
+    def used_up(self, case):
+        if case.method == "DELETE" or case.path.endswith("/retry"):
+            return self.api.failed_job()
+        return self.api.job_id(training_file=self.ids["file_id"])
+
+    def correct(self, case) -> None:
+        """Make a body that fits the document one that names what exists."""
+        body, file_id = case.body, self.ids["file_id"]
+        if case.path == "/v1/files":
+            case.body = {"file": Binary(zip_archive()), "purpose": body["purpose"]}
+        if "training_file" not in body:
+            return
+        body |= {"model": "tiny", "training_file": file_id}
+        if body.get("validation_file") is not None:
+            body["validation_file"] = file_id
+            body.pop("evaluation", None)
+        if body.get("method") is not None:
+            body.pop("hyperparameters", None)
+        if isinstance(body.get("evaluation"), dict):
+            body["evaluation"] = self.whole(body["evaluation"])
+
+    def whole(self, evaluation):
+        wanted = {name: self.ids["file_id"] for name in FILE_FIELDS if evaluation.get(name)}
+        if evaluation.get("success") is None:
+            wanted.pop("triggered_file", None)
+        elif "triggered_file" in wanted:
+            wanted["success"] = evaluation["success"]
+        return wanted
+
+
+def fits(case, location) -> bool:
+    """Whether a part of a case was made up to fit the document."""
+    made = case.meta.components.get(location) if case.meta else None
+    return made is None or made.mode is GenerationMode.POSITIVE
+
+
+@schemathesis.check
+def error_code_is_documented(ctx, response, case):
+    """An error has one of the codes that its route lists for its status."""
+    if response.status_code < 400 or response.status_code == 405:
+        return
+    answers = case.operation.definition.raw["responses"]
+    codes = answers[str(response.status_code)].get("x-error-codes")
+    code = response.json()["error"]["code"]
+    assert codes is None or code in codes, f"{code} is not among {codes}"
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    url = f"sqlite:///{folder}/jobs.sqlite"
+    migrate.upgrade(url)
+    app = create_app(
+        GatewaySettings(
+            database_url=url,
+            artifacts_url=f"file://{folder}/artifacts",
+            max_requests_per_minute=UNLIMITED,
+            max_unfinished_jobs=UNLIMITED,
+        )
+    )
+    with TestClient(app, raise_server_exceptions=False) as client:
+        gateway = app.state.gateway
+        gateway.jobs.register_model(ModelRecord("tiny", "llada_v", "r1", "/secret/path"))
+        token = gateway.jobs.issue_key("acme", ("read", "submit", "admin"))
+        client.headers["Authorization"] = f"Bearer {token}"
+        api = Api(client, gateway)
+        headers = {"Authorization": f"Bearer {token}"}
+        yield Target(api, without_lifespan(app), headers, ids_of(api))
+
+
+def without_lifespan(app):
+    """The same gateway for schemathesis, which would start it a second time."""
+
+    async def served(scope, receive, send):
+        if scope["type"] == "http":
+            await app(scope, receive, send)
+
+    return served
+
+
+document = schemathesis.openapi.from_dict(openapi_document())
+document.config.generation.update(with_security_parameters=False, database="none")
+
+
+@document.parametrize()
+@settings(
+    max_examples=CASES_OF_ONE_ROUTE,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_request_that_can_be_made_up_breaks_the_gateway(case, target):
+    case.operation.app = case.operation.schema.app = target.app
+    fitted = all(fits(case, location) for location in PARTS)
+    target.aim(case)
+    response = case.call_and_validate(
+        "http://testserver",
+        headers=target.headers,
+        # Schemathesis judges anew what was put right, and takes an archive for no string.
+        excluded_checks=[negative_data_rejection] if fitted else [],
+    )
+    target.tried[case.operation.label] += 1
+    target.accepted[case.operation.label] += response.status_code < 300
+
+
+def test_the_requests_were_many_and_every_route_has_accepted_some(target):
+    labels = {str(operation) for operation in operations()}
+    assert set(target.tried) == labels
+    assert {label for label in labels if not target.accepted[label]} == set()
+    assert target.tried.total() >= CASES
