@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check setup tiny-checkpoints chaos clean
+.PHONY: demo test check setup tiny-checkpoints chaos clean parts
 
 setup: $(VENV)/.installed
 
@@ -19,7 +19,10 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt
 demo: setup
 	$(BIN)/disp demo --out disp-demo --json disp-demo/report.json
 
-test: setup
+parts:
+	tests/parts/install.sh
+
+test: setup parts
 	$(BIN)/python -m pytest
 
 check: setup

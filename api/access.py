@@ -38,7 +38,9 @@ def _with_scope(scope: str) -> Callable[[ApiKey], str]:
     return tenant
 
 
-def _id_named(name: str, pattern: re.Pattern[str] = ID) -> Callable[[str], str]:
+def id_named(name: str, pattern: re.Pattern[str] = ID) -> Callable[[str], str]:
+    """Return a dependency that finds nothing under an id that cannot be one."""
+
     def well_formed(value: Annotated[str, Path(alias=name)]) -> str:
         if pattern.fullmatch(value) is None:
             raise NotFound(name)
@@ -57,3 +59,6 @@ FileIdInPath = Annotated[str, Depends(_id_named("file_id"))]
 JobIdInPath = Annotated[str, Depends(_id_named("job_id"))]
 KeyIdInPath = Annotated[str, Depends(_id_named("key_id", re.compile("[0-9a-f]{32}")))]
 ModelIdInPath = Annotated[str, Depends(_id_named("model_id", re.compile(MODEL_ID)))]
+FileIdInPath = Annotated[str, Depends(id_named("file_id"))]
+JobIdInPath = Annotated[str, Depends(id_named("job_id"))]
+ModelIdInPath = Annotated[str, Depends(id_named("model_id", re.compile(MODEL_ID)))]

@@ -23,6 +23,7 @@ from api.rates import open_rate_limit
 from api.reconciler import Reconciler
 from api.samples.endpoints import router as samples
 from api.settings import GatewaySettings
+from api.uploads.endpoints import router as uploads
 from storage.connect import open_artifact_store, open_job_store
 
 
@@ -45,7 +46,8 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         max_request_bytes=settings.max_request_bytes,
     )
     install_error_handlers(app)
-    for router in (health.router, files, models, jobs, events, samples, fine_tuning, keys):
+    nouns = (files, uploads, models, jobs, events, samples, fine_tuning, keys)
+    for router in (health.router, *nouns):
         app.include_router(router)
     publish_problems(app)
     return app
@@ -56,8 +58,7 @@ def _lifespan(settings: GatewaySettings) -> Lifespan[FastAPI]:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         gateway = _open_gateway(settings)
         reconciler = Reconciler(
-            gateway.jobs,
-            gateway.queue,
+            gateway,
             period_s=settings.reconcile_s,
             max_losses=settings.max_losses,
         )
@@ -79,4 +80,5 @@ def _open_gateway(settings: GatewaySettings) -> Gateway:
         queue=open_queue(settings.broker_url),
         rates=open_rate_limit(settings.max_requests_per_minute, settings.broker_url),
         max_unfinished_jobs=settings.max_unfinished_jobs,
+        upload_ttl_s=settings.upload_ttl_s,
     )

@@ -1,12 +1,13 @@
 """Stored bytes as an answer: a strong ETag from the sha256, conditions and one range."""
 
+import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api.errors import RangeNotSatisfiable
 from storage.interfaces import ArtifactStore
@@ -36,10 +37,17 @@ def send(
     request: Request,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Answer 200, 206 or 304, or refuse a range that is not there."""
+    """Answer 200, 206 or 304, or refuse a range that is not there.
+
+    What is to be saved, not read in place, is fetched from the store itself where that gives
+    URLs: the answer is 303, and the store looks at the range.
+    """
     common = _common_headers(item) | dict(headers or {})
     if _matches(request.headers.get("if-none-match", ""), item.etag):
         return Response(status_code=304, headers=common)
+    url = _url(store, item)
+    if url is not None:
+        return RedirectResponse(url, 303, headers={"Cache-Control": "private, no-store"})
     span = _span(request, item)
     if span is None:
         return _stream(store, item, range(item.bytes), 200, common)
@@ -50,6 +58,7 @@ def send(
 def _common_headers(item: Download) -> dict[str, str]:
     headers = {
         "ETag": item.etag,
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(item.sha256)).decode()}:",
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
         "X-Content-Type-Options": "nosniff",
@@ -58,6 +67,12 @@ def _common_headers(item: Download) -> dict[str, str]:
         name = quote(item.filename, safe="")
         headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
     return headers
+
+
+def _url(store: ArtifactStore, item: Download) -> str | None:
+    if item.filename is None:
+        return None
+    return store.download_url(item.key, filename=item.filename, media_type=item.media_type)
 
 
 def _stream(

@@ -19,6 +19,7 @@ class Gateway:
     queue: JobQueue
     rates: RateLimit
     max_unfinished_jobs: int
+    upload_ttl_s: float
 
 
 def _gateway(request: Request) -> Gateway:

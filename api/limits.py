@@ -1,11 +1,16 @@
 """No body longer than the route allows, whatever its Content-Length says or does not say."""
 
+import re
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import PayloadTooLarge
+from schemas.uploads import MAX_PART
 
 UPLOAD_PATHS = frozenset({"/v1/files"})
+PART_PATH = re.compile(r"/v1/uploads/[^/]+/parts(/[^/]+)?")
+MAX_PART_BODY = MAX_PART + 64 * 1024  # a form adds its boundaries
 DIGITS = 18
 
 
@@ -27,9 +32,12 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = scope["path"] in UPLOAD_PATHS
-        limit = self._max_upload_bytes if upload else self._max_request_bytes
-        await self._app(scope, _counted(scope, receive, limit), send)
+        await self._app(scope, _counted(scope, receive, self._limit(scope["path"])), send)
+
+    def _limit(self, path: str) -> int:
+        if path in UPLOAD_PATHS:
+            return self._max_upload_bytes
+        return MAX_PART_BODY if PART_PATH.fullmatch(path) else self._max_request_bytes
 
 
 def _counted(scope: Scope, receive: Receive, limit: int) -> Receive:

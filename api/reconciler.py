@@ -4,8 +4,8 @@ import threading
 
 import structlog
 
-from api.queue import JobQueue
-from storage.interfaces import JobStore
+from api.gateway import Gateway
+from api.uploads.service import sweep
 
 log = structlog.get_logger()
 
@@ -13,11 +13,9 @@ log = structlog.get_logger()
 class Reconciler:
     """Reconciles every `period_s` until stopped."""
 
-    def __init__(
-        self, jobs: JobStore, queue: JobQueue, *, period_s: float, max_losses: int
-    ) -> None:
+    def __init__(self, gateway: Gateway, *, period_s: float, max_losses: int) -> None:
         """Prepare the thread; `start` runs it."""
-        self._jobs, self._queue = jobs, queue
+        self._gateway = gateway
         self._period_s, self._max_losses = period_s, max_losses
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
@@ -33,9 +31,9 @@ class Reconciler:
 
     def reconcile(self) -> None:
         """Do one round."""
-        found = self._jobs.reconcile(max_losses=self._max_losses)
+        found = self._gateway.jobs.reconcile(max_losses=self._max_losses)
         for job_id in found.hints:
-            self._queue.hint(job_id)
+            self._gateway.queue.hint(job_id)
         if found.requeued or found.paused or found.cancelled or found.failed:
             log.info(
                 "reconciled",
@@ -44,6 +42,13 @@ class Reconciler:
                 cancelled=found.cancelled,
                 failed=found.failed,
             )
+        self._sweep_uploads()
+
+    def _sweep_uploads(self) -> None:
+        """Delete what expired and cancelled uploads have left."""
+        for upload in self._gateway.jobs.abandoned_uploads():
+            sweep(self._gateway, upload)
+            log.info("upload_swept", upload_id=upload.id, status=upload.status)
 
     def _run(self) -> None:
         while not self._stopped.is_set():

@@ -16,5 +16,6 @@ class GatewaySettings(BaseSettings):
     max_request_bytes: int = Field(default=1024 * 1024, ge=1)
     max_requests_per_minute: int = Field(default=6000, ge=1)
     max_unfinished_jobs: int = Field(default=1000, ge=1)
+    upload_ttl_s: float = Field(default=86400.0, gt=0)
     reconcile_s: float = Field(default=10.0, gt=0)
     max_losses: int = Field(default=3, ge=1)

@@ -13,6 +13,12 @@ KEY_FILE = "api_key"
 MODEL = "disp-tiny-llada-v"
 
 
+def state_folder() -> Path:
+    """Where this user's unfinished business is remembered (XDG_STATE_HOME)."""
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "disp"
+
+
 class NotConfigured(DispError):
     """No service known: give --url and --api-key (DISP_URL, DISP_API_KEY) or run `disp serve`."""
 

@@ -2,7 +2,8 @@
 
 A call that meets no service, or one that is away, is repeated for `patience_s` from its first
 failure on, so a gateway that restarts goes unnoticed. Job creation carries an Idempotency-Key; an
-upload whose answer was lost is stored a second time, which costs space and nothing else.
+small upload whose answer was lost is stored a second time, which costs space and nothing else.
+A large one goes in parts and resumes, also after the client was killed.
 """
 
 import hashlib
@@ -12,15 +13,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from client.config import state_folder
 from client.errors import IntegrityError, NotOurService, Unavailable, service_error
 from client.stream import follow
+from client.uploads import LARGE, PART, Source, upload_in_parts
 from schemas.artifacts import ArtifactEntry, Manifest
 from schemas.errors import ErrorCode, Problem
 from schemas.files import File, FilePurpose
@@ -38,7 +41,7 @@ Query = dict[str, str | int | None]
 POLL_S = (0.2, 2.0)
 RETRY_S = (0.1, 3.0)
 AWAY = frozenset({502, 503, 504})
-PASSING = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.IDEMPOTENCY_IN_FLIGHT})
+PASSING = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.IDEMPOTENCY_IN_FLIGHT, ErrorCode.PART_BUSY})
 FOREIGN = frozenset({404, 405, 501})
 HOPELESS = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.DecodingError)
 UPLOAD_TIMEOUT = httpx2.Timeout(30.0, read=600.0, write=120.0)
@@ -54,8 +57,11 @@ class Client:
         *,
         patience_s: float = 60.0,
         transport: httpx2.BaseTransport | None = None,
+        state: Path | None = None,
     ) -> None:
         self._patience_s = patience_s
+        self._state = state or state_folder()
+        self._elsewhere = httpx2.Client(timeout=UPLOAD_TIMEOUT, trust_env=False)
         try:
             self._http = httpx2.Client(
                 base_url=url,
@@ -81,9 +87,23 @@ class Client:
     def close(self) -> None:
         """Give back the connections."""
         self._http.close()
+        self._elsewhere.close()
 
-    def upload(self, path: Path, purpose: FilePurpose = FilePurpose.FINE_TUNE) -> File:
-        """Send a file without holding it in memory; one that broke off is sent from its start."""
+    def upload(
+        self,
+        path: Path,
+        purpose: FilePurpose = FilePurpose.FINE_TUNE,
+        *,
+        part_size: int = PART,
+    ) -> File:
+        """Send a file without holding it in memory.
+
+        A large one that broke off goes on with what is missing; a small one is sent again.
+        """
+        source = Source.of(path, purpose)
+        if source.bytes > LARGE:
+            state = source.state_file(self._state / "uploads", str(self._http.base_url))
+            return upload_in_parts(self, source, state, part_size)
 
         def send() -> httpx2.Response:
             with path.open("rb") as file:
@@ -95,6 +115,33 @@ class Client:
                 )
 
         return _parse(File, self._answered(send))
+
+    def ask(self, shape: type[Shape], method: str, path: str, body: object = None) -> Shape:
+        """Send one small request, patiently."""
+        return _parse(
+            shape,
+            self._answered(
+                lambda: self._http.request(method, path, json=body, timeout=UPLOAD_TIMEOUT)
+            ),
+        )
+
+    def put_part(
+        self, url_of: Callable[[], str], body: Callable[[], Iterator[bytes]], length: int
+    ) -> None:
+        """Send bytes to the gateway or to the artifact store, patiently."""
+
+        def put() -> None:
+            url = url_of()
+            http = self._http if url.startswith("/") else self._elsewhere
+            headers = {"Content-Length": str(length)}
+            response = http.put(url, content=body(), headers=headers, timeout=UPLOAD_TIMEOUT)
+            _raise_for(response)
+
+        self._patiently(put)
+
+    def files(self, *, limit: int = 20, after: str | None = None) -> Page[File]:
+        """One page of uploaded files, newest first."""
+        return _parse(Page[File], self._get("/v1/files", limit=limit, after=after))
 
     def models(self) -> Sequence[Model]:
         """All models that a job may name."""
@@ -268,13 +315,15 @@ class Client:
             headers = {"If-Range": f'"sha256-{entry.sha256}"', "Accept-Encoding": "identity"}
             headers |= {"Range": f"bytes={start}-"} if start else {}
             with self._http.stream("GET", url, headers=headers) as response:
-                if response.status_code >= 400:
-                    response.read()
-                    _raise_for(response)
-                if response.status_code != 206:
-                    file.truncate(0)
-                for chunk in response.iter_bytes():
-                    file.write(chunk)
+                if response.status_code != 303:
+                    _append(response, file)
+                    return
+                elsewhere = response.headers["Location"]
+            del headers["If-Range"]  # the store has ETags of its own; the sha256 is checked anyway
+            with self._elsewhere.stream("GET", elsewhere, headers=headers) as response:
+                if response.status_code == 403:
+                    raise _Away("the URL has expired")
+                _append(response, file)
 
     def _get(self, path: str, **query: str | int | None) -> httpx2.Response:
         given = {name: value for name, value in query.items() if value is not None}
@@ -324,6 +373,16 @@ def _raise_for(response: httpx2.Response) -> None:
         if problem is None and response.status_code in FOREIGN:
             raise NotOurService(f"{NotOurService.__doc__} [{response.request.url}]")
         raise service_error(response.status_code, problem)
+
+
+def _append(response: httpx2.Response, file: BinaryIO) -> None:
+    if response.status_code >= 400:
+        response.read()
+        _raise_for(response)
+    if response.status_code != 206:
+        file.truncate(0)
+    for chunk in response.iter_bytes():
+        file.write(chunk)
 
 
 def _problem(response: httpx2.Response) -> Problem | None:

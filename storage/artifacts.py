@@ -1,28 +1,47 @@
-"""Bytes in a directory, in memory or in an S3 bucket: one class over obstore for all three."""
+"""Bytes in memory, in a directory, or anywhere else that obstore reaches."""
 
 import hashlib
 import os
+import shutil
+import tempfile
+import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
-from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+from obstore.exceptions import AlreadyExistsError, GenericError
+from obstore.store import LocalStore, MemoryStore, ObjectStore
 
-from storage.errors import AlreadyExists, KeyRefused, NotFound
+from storage.errors import AlreadyExists, KeyRefused, NotFound, StoreAway
 from storage.interfaces import StoredBlob
+from storage.parts import LocalParts
+from storage.uploads import PartStore
 
 CHUNK = 1 << 20
+STREAM = {"chunk_size": 8 << 20, "max_concurrency": 2}
 STAGING = "staging"
+PARTS = "parts"
 
 
-class ObjectArtifactStore:
-    """An `ArtifactStore` over any URL that obstore can open."""
+class ObjectArtifactStore(ABC):
+    """What every `ArtifactStore` over obstore does alike."""
 
-    def __init__(self, url: str) -> None:
-        """Open `file:///DIR` (made if missing), `memory://` or `s3://bucket/prefix`."""
-        self._store, self._root = _open(url)
+    def __init__(self, store: ObjectStore) -> None:
+        """Store in `store`."""
+        self._store = store
+
+    @property
+    @abstractmethod
+    def parts(self) -> PartStore:
+        """Where objects grow that arrive in parts."""
+
+    def download_url(self, key: str, *, filename: str, media_type: str) -> str | None:
+        """Return none: clients are sent the bytes."""
+        return None
 
     def put_file(self, key: str, path: Path) -> StoredBlob:
         """Store a file's bytes without holding them in memory; replaces what was there."""
@@ -31,13 +50,13 @@ class ObjectArtifactStore:
     def put_stream(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
         """Store chunks as they come; if the iterator raises, nothing is stored."""
         tally = _Tally(chunks)
-        self._publish(_checked(key), tally, create=False)
+        self._publish(checked(key), tally, create=False)
         return StoredBlob(key, tally.bytes, tally.hash.hexdigest())
 
     def create(self, key: str, data: bytes) -> StoredBlob:
         """Store bytes under a new key, or raise `AlreadyExists`; of many callers one wins."""
         try:
-            self._publish(_checked(key), data, create=True)
+            self._publish(checked(key), data, create=True)
         except (AlreadyExistsError, FileExistsError) as error:
             raise AlreadyExists(key) from error
         return StoredBlob(key, len(data), hashlib.sha256(data).hexdigest())
@@ -52,13 +71,15 @@ class ObjectArtifactStore:
         end = size if length is None else min(size, start + length)
         if start >= end:
             return iter(())
-        found = obstore.get(self._store, key, options={"range": (start, end)})
+        with _reachable():
+            found = obstore.get(self._store, key, options={"range": (start, end)})
         return (bytes(chunk) for chunk in found.stream(min_chunk_size=CHUNK))
 
     def size(self, key: str) -> int:
         """Return the length in bytes or raise `NotFound`."""
         try:
-            return int(obstore.head(self._store, _checked(key))["size"])
+            with _reachable():
+                return int(obstore.head(self._store, checked(key))["size"])
         except FileNotFoundError as error:
             raise NotFound(key) from error
 
@@ -78,21 +99,74 @@ class ObjectArtifactStore:
     def delete(self, key: str) -> None:
         """Remove a key; one that is not there is no error."""
         if self.exists(key):
-            obstore.delete(self._store, key)
+            with _reachable():
+                obstore.delete(self._store, key)
 
     def _publish(self, key: str, body: "bytes | _Tally", *, create: bool) -> None:
-        if self._root is None:
-            obstore.put(self._store, key, body, mode="create" if create else "overwrite")
-            return
+        mode: Literal["create", "overwrite"] = "create" if create else "overwrite"
+        with _reachable():
+            obstore.put(self._store, key, body, mode=mode, **({} if create else STREAM))
+
+
+class MemoryArtifactStore(ObjectArtifactStore):
+    """An `ArtifactStore` in this process; parts wait in a temporary folder."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        super().__init__(MemoryStore())
+        folder = tempfile.mkdtemp(prefix="disp-parts-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._parts = LocalParts(Path(folder), adopt=None, copy=self.put_stream, exists=self.exists)
+
+    @property
+    def parts(self) -> PartStore:
+        """Where objects grow that arrive in parts."""
+        return self._parts
+
+
+class LocalArtifactStore(ObjectArtifactStore):
+    """An `ArtifactStore` in a directory: what it returns from is on the disk."""
+
+    def __init__(self, root: Path) -> None:
+        """Make the directory if it is missing."""
+        super().__init__(LocalStore(root, mkdir=True))
+        self._root = root
+        self._parts = LocalParts(
+            root / PARTS, adopt=self._adopt, copy=self.put_stream, exists=self.exists
+        )
+
+    @property
+    def parts(self) -> PartStore:
+        """Where objects grow that arrive in parts."""
+        return self._parts
+
+    def _publish(self, key: str, body: "bytes | _Tally", *, create: bool) -> None:
         staged = f"{STAGING}/{uuid4().hex}"
         try:
-            obstore.put(self._store, staged, body)
-            _sync(self._root / staged)
-            obstore.rename(self._store, staged, key, overwrite=not create)
+            with _reachable():
+                obstore.put(self._store, staged, body)
+                _sync(self._root / staged)
+                obstore.rename(self._store, staged, key, overwrite=not create)
         except BaseException:
             (self._root / staged).unlink(missing_ok=True)
             raise
         _sync_parents(self._root, key)
+
+    def _adopt(self, key: str, path: Path) -> None:
+        """Give a finished file of this very file system its name as an object."""
+        target = self._root / checked(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+        _sync_parents(self._root, key)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Raise `StoreAway` for what obstore calls generic: no connection, no disk, no answer."""
+    try:
+        yield
+    except GenericError as error:
+        raise StoreAway() from error
 
 
 class _Tally:
@@ -117,16 +191,8 @@ def read_chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _open(url: str) -> tuple[ObjectStore, Path | None]:
-    if url.startswith("file://"):
-        root = Path(url.removeprefix("file://"))
-        return LocalStore(root, mkdir=True), root
-    if url.startswith("memory:"):
-        return MemoryStore(), None
-    return from_url(url), None
-
-
-def _checked(key: str) -> str:
+def checked(key: str) -> str:
+    """Return a key that stays inside the store, or raise `KeyRefused`."""
     if any(part in ("", ".", "..") for part in key.split("/")) or "\x00" in key or "\\" in key:
         raise KeyRefused(key)
     return key

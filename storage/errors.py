@@ -51,6 +51,26 @@ class QuotaExceeded(StorageError):
     """This tenant has too many unfinished jobs: wait for one to end, or cancel one."""
 
 
+class UploadNotPending(StorageError):
+    """The upload was completed, cancelled or has expired: begin a new one."""
+
+
+class UploadIncomplete(StorageError):
+    """The parts do not add up to the announced bytes, or one but the last is below 5 MiB."""
+
+
+class PartConflict(StorageError):
+    """This part is already held with other bytes: cancel the upload and begin a new one."""
+
+
+class PartBusy(StorageError):
+    """Another request is writing this part: try again in a moment."""
+
+
+class DigestMismatch(StorageError):
+    """The bytes that arrived do not have the announced digest: send them again."""
+
+
 class LeaseLost(StorageError):
     """Another attempt may own this job by now: stop the engine and publish nothing."""
 
@@ -64,7 +84,7 @@ class KeyRefused(StorageError):
 
 
 class StoreAway(StorageError):
-    """The database cannot be reached or is locked by others: try again in a moment."""
+    """A store cannot be reached or is locked by others: try again in a moment."""
 
 
 class MigrationMissing(StorageError):

@@ -16,6 +16,7 @@ from schemas.jobs import Event, Job, JobError, JobStatus, Metric, StageName, Ste
 from schemas.models import Model
 from schemas.requests import DefenseJobCreate
 from schemas.wire import Page
+from storage.uploads import PartStore, UploadStore
 
 Order = Literal["asc", "desc"]
 
@@ -434,7 +435,7 @@ class LeaseStore(Protocol):
         ...
 
 
-class JobStore(KeyStore, FileStore, ModelStore, GatewayStore, LeaseStore, Protocol):
+class JobStore(KeyStore, FileStore, UploadStore, ModelStore, GatewayStore, LeaseStore, Protocol):
     """The whole truth about jobs."""
 
     def ping(self) -> None:
@@ -457,6 +458,15 @@ class StoredBlob:
 
 class ArtifactStore(Protocol):
     """Bytes by key; what a call has returned survives a power loss."""
+
+    @property
+    def parts(self) -> PartStore:
+        """Where objects grow that arrive in parts."""
+        ...
+
+    def download_url(self, key: str, *, filename: str, media_type: str) -> str | None:
+        """Return a URL that opens this object to anyone for a while; None if there are none."""
+        ...
 
     def put_file(self, key: str, path: Path) -> StoredBlob:
         """Store a file's bytes without holding them in memory; replaces what was there."""

@@ -10,8 +10,8 @@ from storage.sql.backend import reachable
 from storage.sql.engine import open_engine
 
 
-def upgrade(url: str) -> None:
-    """Run all missing migrations in one transaction; safe when several processes try at once."""
+def upgrade(url: str, revision: str = "head") -> None:
+    """Run what is missing up to `revision` in one transaction; safe when several try at once."""
     engine = open_engine(url)
     try:
         with reachable(), engine.begin() as connection:
@@ -20,6 +20,6 @@ def upgrade(url: str) -> None:
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
     finally:
         engine.dispose()

@@ -10,3 +10,5 @@ from jaxtyping import install_import_hook
 from tests import typecheck
 
 install_import_hook("disp_engine", f"{typecheck.__name__}.check")
+
+pytest_plugins = ("tests.parts.fixtures",)

@@ -23,12 +23,12 @@ class SqlFiles(SqlBackend):
         with self._write() as session:
             row = file_row(tenant, draft, database_now(session))
             session.add(row)
-        return _file(row)
+        return file_of(row)
 
     def get_file(self, tenant: str, file_id: str) -> File:
         """Return a file or raise `NotFound`."""
         with self._read() as session:
-            return _file(find_file(session, tenant, file_id))
+            return file_of(find_file(session, tenant, file_id))
 
     def file_blob(self, tenant: str, file_id: str) -> FileBlob:
         """Return where a file's bytes lie or raise `NotFound`."""
@@ -50,7 +50,7 @@ class SqlFiles(SqlBackend):
             query = query.where(FileRow.purpose == purpose.value)
         with self._read() as session:
             rows, more = one_page(session, query, FileRow.id, after=after, limit=limit, order=order)
-        return page_of([_file(row) for row in rows], more)
+        return page_of([file_of(row) for row in rows], more)
 
     def delete_file(self, tenant: str, file_id: str) -> FileBlob:
         """Remove the row and return what to delete."""
@@ -119,7 +119,8 @@ def _unfinished_readers(file_id: str) -> Any:
     )
 
 
-def _file(row: FileRow) -> File:
+def file_of(row: FileRow) -> File:
+    """Return a row as clients see it."""
     return File(
         id=row.id,
         bytes=row.bytes,

@@ -11,11 +11,12 @@ from storage.sql.jobs import SqlJobs
 from storage.sql.keys import SqlKeys
 from storage.sql.leases import SqlLeases
 from storage.sql.models import SqlModels
+from storage.sql.uploads import SqlUploads
 
 REVISION = "0003"
 
 
-class SqlJobStore(SqlKeys, SqlFiles, SqlModels, SqlJobs, SqlControl, SqlLeases):
+class SqlJobStore(SqlKeys, SqlFiles, SqlUploads, SqlModels, SqlJobs, SqlControl, SqlLeases):
     """A `JobStore` in SQLite or PostgreSQL."""
 
     def __init__(self, url: str) -> None:

@@ -53,6 +53,40 @@ class FileRow(Base):
     )
 
 
+class UploadRow(Base):
+    """A file that comes in parts; `swept_at` is when the leftovers of one that ended were gone."""
+
+    __tablename__ = "uploads"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    status: Mapped[str]
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    bytes: Mapped[int]
+    part_size: Mapped[int]
+    sha256: Mapped[str | None]
+    file_id: Mapped[str]
+    key: Mapped[str] = mapped_column(Text)
+    handle: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    swept_at: Mapped[float | None]
+    __table_args__ = (Index("uploads_by_status", "status", "expires_at"),)
+
+
+class UploadPartRow(Base):
+    """A part that is held; `tag` is what the artifact store calls it."""
+
+    __tablename__ = "upload_parts"
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(unique=True)
+    bytes: Mapped[int]
+    sha256: Mapped[str | None]
+    tag: Mapped[str]
+    created_at: Mapped[float]
+
+
 class ModelRow(Base):
     """A registered model."""
 

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -25,6 +27,26 @@ def settings(tmp_path):
 
 @pytest.fixture
 def api(settings):
+    with _serve(settings) as api:
+        yield api
+
+
+@pytest.fixture
+def s3_api(settings, s3, monkeypatch):
+    """The same gateway over a real S3 service."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    with _serve(settings.model_copy(update={"artifacts_url": s3.url})) as api:
+        yield api
+
+
+@pytest.fixture(params=["local", "s3"])
+def each_api(request):
+    return request.getfixturevalue("api" if request.param == "local" else "s3_api")
+
+
+@contextmanager
+def _serve(settings):
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         gateway = client.app.state.gateway
         gateway.jobs.register_model(ModelRecord("tiny", "llada_v", "r1", "/secret/path"))

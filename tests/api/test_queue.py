@@ -1,5 +1,6 @@
 import json
 import uuid
+from dataclasses import replace
 
 from kombu import Connection
 
@@ -49,6 +50,7 @@ def test_the_reconciler_repeats_hints_of_jobs_that_workers_lost(api):
     job_id = api.job_id()
     jobs, queue = api.gateway.jobs, Recorded()
     jobs.claim("w", lease_s=0.0, job_id=job_id)
-    Reconciler(jobs, queue, period_s=1, max_losses=3).reconcile()
+    gateway = replace(api.gateway, queue=queue)
+    Reconciler(gateway, period_s=1, max_losses=3).reconcile()
     assert queue.hints == [job_id]
     assert jobs.get_job("acme", job_id).status == "queued"

@@ -94,3 +94,21 @@ def test_sqlite_is_durable_and_patient(tmp_path):
         "busy_timeout": 30000,
         "foreign_keys": 1,
     }
+
+
+def test_every_step_from_the_first_schema_on_keeps_what_is_there(empty_database):
+    migrate.upgrade(empty_database, "0001")
+    engine = open_engine(empty_database)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO files (id, tenant, filename, purpose, key, bytes, sha256, created_at)"
+            " VALUES ('file_1', 'acme', 'a.zip', 'fine-tune', 'k', 3, 'ab', 1.0)"
+        )
+    engine.dispose()
+    with pytest.raises(MigrationMissing):
+        open_job_store(empty_database)
+    migrate.upgrade(empty_database)
+    migrate.upgrade(empty_database)
+    store = open_job_store(empty_database)
+    assert store.get_file("acme", "file_1").filename == "a.zip"
+    store.close()

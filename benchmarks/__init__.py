@@ -1,0 +1,1 @@
+"""Measurements of what the service promises, each a command of its own."""
