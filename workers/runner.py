@@ -19,6 +19,7 @@ import structlog
 from storage.connect import open_artifact_store, open_job_store
 from storage.interfaces import Claim
 from workers.context import Outcome
+from workers.helping import help_out
 from workers.logs import configure_logs
 from workers.settings import worker_settings
 from workers.supervisor import Workplace, supervise
@@ -77,7 +78,7 @@ class Runner:
         self._reconcile_if_due()
         claim = self._claim()
         if claim is None:
-            return False
+            return help_out(self._workplace, self._stop)
         return supervise(claim, self._workplace, self._stop) not in FRUITLESS
 
     def _claim(self) -> Claim | None:

@@ -11,12 +11,15 @@ from storage.sql.jobs import SqlJobs
 from storage.sql.keys import SqlKeys
 from storage.sql.leases import SqlLeases
 from storage.sql.models import SqlModels
+from storage.sql.shards import SqlShards
 from storage.sql.uploads import SqlUploads
 
-REVISION = "0003"
+REVISION = "0005"
 
 
-class SqlJobStore(SqlKeys, SqlFiles, SqlUploads, SqlModels, SqlJobs, SqlControl, SqlLeases):
+class SqlJobStore(
+    SqlKeys, SqlFiles, SqlUploads, SqlModels, SqlJobs, SqlControl, SqlLeases, SqlShards
+):
     """A `JobStore` in SQLite or PostgreSQL."""
 
     def __init__(self, url: str) -> None:
