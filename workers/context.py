@@ -96,10 +96,6 @@ class JobContext(Generic[Right]):
         """Whether the attempt has to stop."""
         return self.halt is not None
 
-    def wait(self, seconds: float) -> None:
-        """Sleep, though not beyond the end of the attempt."""
-        self._closed.wait(seconds)
-
     def check(self) -> None:
         """Raise `Halted` when the attempt has to stop."""
         if (outcome := self.halt) is not None:

@@ -2,7 +2,8 @@
 
 The child runs in a session of its own. It is asked to stop by SIGTERM to the leader alone (its own
 helpers must live until the micro-batch is saved) and ended by SIGKILL to the whole group. Its stdin
-is a pipe for answers to what it asks: when the supervisor dies, the engine reads end-of-file and leaves.
+is a pipe for answers to what it asks: when the supervisor dies, the engine reads end-of-file and
+leaves.
 """
 
 import json

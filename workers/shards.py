@@ -7,6 +7,7 @@ of its files only where the whole stage is one shard.
 
 import os
 import re
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +19,10 @@ import structlog
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from safetensors.numpy import load, save
 
-from storage.errors import AlreadyExists
+from storage.errors import AlreadyExists, LeaseLost
 from storage.interfaces import ArtifactStore, Claim, Shard, ShardClaim, ShardStore
-from storage.keys import shard_key
-from workers.context import JobContext
+from storage.keys import shard_key, shards_prefix
+from workers.context import Halted, JobContext
 
 log = structlog.get_logger()
 
@@ -74,6 +75,15 @@ class Hints(Protocol):
     def hint_shards(self, job_id: str, count: int) -> None: ...
 
 
+def forget_shards(artifacts: ArtifactStore, claim: Claim) -> None:
+    """Delete what a job's shards have left; what cannot be deleted now goes with the job."""
+    try:
+        for key in list(artifacts.keys(shards_prefix(claim.tenant, claim.job_id))):
+            artifacts.delete(key)
+    except Exception as error:
+        log.warning("shards_not_deleted", error=repr(error))
+
+
 def cut_shards(folder: str, samples: int, cut: int) -> list[Shard]:
     """Cut a stage at borders of micro-batches into at most SHARDS_OF_A_STAGE shards."""
     batches = -(-samples // cut)
@@ -100,6 +110,7 @@ class ShardDesk:
         self._stages, self._right, self._claim = stages, right, claim
         self._lease_s, self._hints = lease_s, hints
         self._wanted: str | None = None
+        self._closing = threading.Event()
         self._present: set[Shard] = set()
         self._storing: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="shards")
@@ -113,7 +124,9 @@ class ShardDesk:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._pool.shutdown(wait=error is None, cancel_futures=error is not None)
+        if error is not None:
+            self._closing.set()
+        self._pool.shutdown(wait=True, cancel_futures=error is not None)
         try:
             self._store.release_shards(self._right)
         except Exception as fault:  # the leases run out by themselves
@@ -152,14 +165,16 @@ class ShardDesk:
             return
         try:
             answer = self._answer(self._wanted)
-        except OSError as error:
+        except (Halted, LeaseLost):
+            raise
+        except Exception as error:  # a store that is away: the engine waits a little longer
             log.warning("shard_not_granted", error=repr(error))
             return
         if answer != "waiting":
             self._wanted = None
             engine.tell(answer)
 
-    def _answer(self, folder: str) -> dict[str, int] | None | Progress:
+    def _answer(self, folder: str) -> dict[str, int] | Progress | None:
         """A shard to work on; None when all are here; or that others are still at it."""
         if self._claim is not None and self._storing and not self._storing[0].done():
             return "waiting"  # the shards are not open yet, or their source is not stored
@@ -195,10 +210,10 @@ class ShardDesk:
                 self._store_once(shard, data)
                 return
             except Exception as error:
-                if self._context.should_abort():
+                if self._closing.is_set() or self._context.should_abort():
                     return
                 log.warning("shard_not_stored", error=repr(error), folder=shard.folder)
-                self._context.wait(RETRY_S)
+                self._closing.wait(RETRY_S)
 
     def _store_once(self, shard: Shard, data: bytes) -> None:
         try:

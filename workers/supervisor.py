@@ -33,7 +33,7 @@ from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
 from workers.publication import BadOutput, Publication, adopt, publish, result_files
 from workers.settings import WorkerSettings
-from workers.shards import Hints, ShardDesk
+from workers.shards import Hints, ShardDesk, forget_shards
 from workers.translate import Journal
 
 log = structlog.get_logger()
@@ -114,6 +114,7 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
             publication = _attempt(context, workplace)
             files = result_files(publication.manifest)
             store.succeed(claim, publication.key, publication.result, files)
+            forget_shards(workplace.artifacts, claim)
             return Outcome.SUCCEEDED
         except _Failed as failure:
             store.fail(claim, failure.error)
@@ -130,7 +131,7 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
         return Outcome.LEASE_LOST
 
 
-def _halt(store: LeaseStore, claim: Claim, outcome: Outcome) -> Outcome:
+def _halt(store: WorkerStore, claim: Claim, outcome: Outcome) -> Outcome:
     if outcome is Outcome.CANCELLED:
         store.mark_cancelled(claim)
     elif outcome in (Outcome.PAUSED, Outcome.RELEASED):

@@ -52,7 +52,8 @@ class SqlShards(SqlBackend):
         with self._read() as session:
             free = _free(None, database_now(session))
             query = select(JobRow.id, JobRow.tenant).join(ShardRow, ShardRow.job_id == JobRow.id)
-            query = query.where(JobRow.status == JobStatus.RUNNING.value, free)
+            to_do = ShardRow.last > ShardRow.first  # not a stage that helpers only read
+            query = query.where(JobRow.status == JobStatus.RUNNING.value, free, to_do)
             if job_id is not None:
                 query = query.where(JobRow.id == job_id)
             found = session.execute(query.order_by(JobRow.id).limit(1)).first()
