@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from schemas.errors import ErrorBody, ErrorCode, FieldError, Problem
 from storage import errors as storage
@@ -125,6 +126,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(storage.StorageError, _answer_storage)
     app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_fault)
 
 
@@ -185,6 +187,11 @@ async def _answer_validation(_: Request, error: Exception) -> JSONResponse:
     detail = "; ".join(f"{entry.pointer or '/'}: {entry.detail}" for entry in errors[:5])
     param = errors[0].pointer if errors else None
     return problem(422, ErrorCode.VALIDATION_ERROR, detail, param=param, errors=errors)
+
+
+async def _answer_nobody(_: Request, error: Exception) -> JSONResponse:
+    """A client that dies in the middle of its upload is no fault of ours, and reads no answer."""
+    return problem(400, ErrorCode.BAD_REQUEST, "The client went away before its body had ended.")
 
 
 async def _answer_fault(request: Request, error: Exception) -> JSONResponse:

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from client.children import dies_with
 from client.prepare import issue_key
 from client.sdk import Client
 from client.uploads import PART
@@ -122,6 +123,7 @@ class Gateway:
                 pass_fds=[descriptor],
                 stdout=log,
                 stderr=log,
+                preexec_fn=dies_with(os.getpid()),
             )
         with self.client() as client:
             client.models()
@@ -168,7 +170,9 @@ class Uploading:
             "DISP_API_KEY": self._gateway.api_key,
             "XDG_STATE_HOME": str(self._state),
         }
-        self._process = subprocess.Popen([*command, str(self._path)], env=environment)
+        self._process = subprocess.Popen(
+            [*command, str(self._path)], env=environment, preexec_fn=dies_with(os.getpid())
+        )
 
     def kill(self) -> None:
         """SIGKILL."""

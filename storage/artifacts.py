@@ -22,7 +22,7 @@ from storage.parts import LocalParts
 from storage.uploads import PartStore
 
 CHUNK = 1 << 20
-STREAM = {"chunk_size": 8 << 20, "max_concurrency": 2}
+STREAM_CHUNK, STREAM_CHUNKS = 8 << 20, 2  # what a stream to S3 holds in memory
 STAGING = "staging"
 PARTS = "parts"
 
@@ -54,7 +54,7 @@ class ObjectArtifactStore(ABC):
         return StoredBlob(key, tally.bytes, tally.hash.hexdigest())
 
     def create(self, key: str, data: bytes) -> StoredBlob:
-        """Store bytes under a new key, or raise `AlreadyExists`; of many callers one wins."""
+        """Store bytes under a new key, or raise `AlreadyExists`."""
         try:
             self._publish(checked(key), data, create=True)
         except (AlreadyExistsError, FileExistsError) as error:
@@ -105,7 +105,14 @@ class ObjectArtifactStore(ABC):
     def _publish(self, key: str, body: "bytes | _Tally", *, create: bool) -> None:
         mode: Literal["create", "overwrite"] = "create" if create else "overwrite"
         with _reachable():
-            obstore.put(self._store, key, body, mode=mode, **({} if create else STREAM))
+            obstore.put(
+                self._store,
+                key,
+                body,
+                mode=mode,
+                chunk_size=STREAM_CHUNK,
+                max_concurrency=STREAM_CHUNKS,
+            )
 
 
 class MemoryArtifactStore(ObjectArtifactStore):

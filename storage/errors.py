@@ -56,7 +56,7 @@ class UploadNotPending(StorageError):
 
 
 class UploadIncomplete(StorageError):
-    """The parts do not add up to the announced bytes, or one but the last is below 5 MiB."""
+    """The parts are not the announced bytes: each but the last has the length `part_size`."""
 
 
 class PartConflict(StorageError):

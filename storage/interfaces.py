@@ -556,7 +556,11 @@ class ArtifactStore(Protocol):
         ...
 
     def create(self, key: str, data: bytes) -> StoredBlob:
-        """Store bytes under a new key, or raise `AlreadyExists`; of many callers one wins."""
+        """Store bytes under a new key, or raise `AlreadyExists`.
+
+        Of simultaneous callers one wins, unless the store is an S3 service that looks for the key
+        only before it writes: there several may be told so, and one of theirs stays.
+        """
         ...
 
     def get(self, key: str) -> bytes:

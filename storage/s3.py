@@ -26,6 +26,7 @@ URL_S = 600
 PART_URL_S = 3600
 SPOOL = 1 << 20
 TIMEOUT = timedelta(seconds=30)
+BAD_PARTS = frozenset({"EntityTooSmall", "InvalidPart", "InvalidPartOrder", "InvalidRequest"})
 LOCATION = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<prefix>.*))?")
 
 
@@ -109,7 +110,9 @@ class S3Parts:
         except NotFound:
             self._require(key)
         except ClientError as error:
-            raise UploadIncomplete(error.response["Error"].get("Code", "")) from error
+            if error.response["Error"].get("Code") not in BAD_PARTS:
+                raise
+            raise UploadIncomplete(key) from error
 
     def abort(self, key: str, handle: str) -> None:
         """Forget all parts."""

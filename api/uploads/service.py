@@ -75,15 +75,17 @@ async def receive(
 ) -> UploadPart:
     """Store one part as it comes; without a number it is the next one.
 
-    A part that is held already is compared, not written again.
+    A part that is held already is compared, not written again. One with a number must have the
+    length that its number gives it; `UploadIncomplete` otherwise.
     """
     record = await run_in_threadpool(gateway.jobs.get_upload, tenant, upload_id)
     _require_pending(record)
+    length = None if number is None else _length(record, number)
     if number is None:
         number = await run_in_threadpool(_next_number, gateway, record)
     with ExitStack() as stack:
         target = await run_in_threadpool(_open_part, gateway, record, number, stack)
-        part = _Incoming(record, number, target)
+        part = _Incoming(record, number, target, length)
         async for chunk in _large(chunks):
             await run_in_threadpool(part.take, chunk)
         return await run_in_threadpool(part.store, gateway, sha256)
@@ -140,8 +142,15 @@ def sweep(gateway: Gateway, record: UploadRecord) -> None:
 class _Incoming:
     """One part on its way: into `target`, or past it when it is held already."""
 
-    def __init__(self, record: UploadRecord, number: int, target: PartWriter | PartRecord) -> None:
+    def __init__(
+        self,
+        record: UploadRecord,
+        number: int,
+        target: PartWriter | PartRecord,
+        length: int | None,
+    ) -> None:
         self._record, self._number, self._target = record, number, target
+        self._length = length
         self._digest = hashlib.sha256()
         self._bytes = 0
 
@@ -161,6 +170,8 @@ class _Incoming:
             if self._target.sha256 != sha256:
                 raise PartConflict(self._number)
             return _part(self._record, self._target)
+        if self._length not in (None, self._bytes):
+            raise UploadIncomplete(self._number)
         held = HeldPart(self._number, self._bytes, self._target.commit(), sha256)
         return _part(self._record, gateway.jobs.add_part(self._record.id, held))
 
@@ -196,12 +207,18 @@ def _held(gateway: Gateway, record: UploadRecord) -> Sequence[PartRecord]:
 
 
 def _part_url(gateway: Gateway, record: UploadRecord, number: int) -> PartUrl:
-    length = min(record.part_size, record.bytes - _offset(record, number))
-    if length <= 0:
-        raise NotFound(f"part {number}")
+    length = _length(record, number)
     presigned = gateway.artifacts.parts.part_url(record.key, record.handle, number, length)
     url = presigned or f"/v1/uploads/{record.id}/parts/{number}"
     return PartUrl(number=number, bytes=length, url=url)
+
+
+def _length(record: UploadRecord, number: int) -> int:
+    """Return how long a part of this number is, or raise `NotFound` behind the last one."""
+    length = min(record.part_size, record.bytes - _offset(record, number))
+    if length <= 0:
+        raise NotFound(f"part {number}")
+    return length
 
 
 def _chosen(held: Sequence[PartRecord], ids: Sequence[str] | None) -> Sequence[PartRecord]:

@@ -202,6 +202,14 @@ def test_the_reconciler_forgets_what_has_expired(each_api):
     assert_problem(put(each_api, upload_id, 1, PARTS[1]), 409, "upload_not_pending")
 
 
+def test_a_numbered_part_has_the_length_of_its_number(each_api):
+    upload_id = begin(each_api).json()["id"]
+    for number, data in ((1, PARTS[1][:-1]), (2, PARTS[2] + b"x"), (1, b"")):
+        assert_problem(put(each_api, upload_id, number, data), 409, "upload_incomplete")
+    assert_problem(put(each_api, upload_id, 3, b"x"), 404, "not_found")
+    assert each_api.client.get(f"/v1/uploads/{upload_id}").json()["parts"] == []
+
+
 def test_a_part_over_the_part_size_is_refused(each_api):
     upload_id = begin(each_api).json()["id"]
     answer = put(each_api, upload_id, 1, b"x" * (MIN_PART + 1))

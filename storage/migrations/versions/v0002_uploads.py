@@ -11,7 +11,8 @@ branch_labels = None
 depends_on = None
 
 Kind = sa.types.TypeEngine[Any]
-Name, Number, Time = sa.String(255), sa.BigInteger(), sa.Double()
+Name, Number = sa.String(255), sa.BigInteger()
+Time: sa.Double[float] = sa.Double()
 
 
 def _needed(name: str, kind: Kind, **options: Any) -> sa.Column[Any]:
