@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any, ClassVar
 
 import structlog
@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from schemas.errors import ErrorBody, ErrorCode, FieldError, Problem
 from storage import errors as storage
@@ -159,11 +160,23 @@ def pointer(path: Iterable[Any]) -> str:
     return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
-async def _answer_http(_: Request, error: Exception) -> JSONResponse:
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        error.headers = {"Allow": ", ".join(_methods_of(request))}
     by_status = (error.status_code, BY_STATUS.get(error.status_code, ErrorCode.BAD_REQUEST))
     status, code = CODES.get(type(error), by_status)
     return problem(status, code, str(error.detail), headers=error.headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return all methods of a path: Starlette names only those of the first route that has it."""
+
+    def served(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in HTTPMethod if served(method)]
 
 
 async def _answer_storage(request: Request, error: Exception) -> JSONResponse:

@@ -13,6 +13,7 @@ from schemas.requests import (
     MetadataValue,
     Method,
     ModelId,
+    Seed,
 )
 from schemas.wire import Request, Resource
 
@@ -42,7 +43,7 @@ class FineTuningJobCreate(Request):
     hyperparameters: FineTuningHyperparameters | None = None
     method: Method | None = None
     evaluation: Evaluation | None = None
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    seed: Seed | None = None
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
 

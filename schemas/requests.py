@@ -8,6 +8,8 @@ from schemas.wire import Request
 
 Auto = Literal["auto"]
 Length = Annotated[int, Field(ge=1, le=4096)]
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""The largest is JSON's: beyond it, not every reader keeps all digits of a number."""
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 ModelId = Annotated[str, StringConstraints(pattern=MODEL_ID)]
@@ -71,7 +73,7 @@ class DefenseJobCreate(Request):
     training_file: FileId
     evaluation: Evaluation | None = None
     method: Method = Field(default_factory=Method)
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    seed: Seed = 0
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(
         default_factory=dict

@@ -59,6 +59,8 @@ def test_what_meets_no_route_is_a_problem_too(api):
     assert_problem(api.client.get("/"), 404, "not_found")
     assert_problem(api.client.patch("/v1/defense/jobs"), 405, "method_not_allowed")
     assert_problem(api.client.post("/livez"), 405, "method_not_allowed")
+    assert api.client.patch("/v1/defense/jobs").headers["allow"] == "GET, POST"
+    assert api.client.patch(f"/v1/files/file_{0:032x}").headers["allow"] == "DELETE, GET"
     assert_problem(api.client.get("/v1/defense/jobs/%00"), 404, "not_found")
 
 

@@ -6,6 +6,7 @@ what the document cannot say (which files exist, which fields go together) is pu
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -14,6 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation import GenerationMode
+from schemathesis.transport.serialization import Binary
 from starlette.testclient import TestClient
 
 from api.app import create_app
@@ -34,6 +36,7 @@ class Target:
     """A gateway with objects of every kind, and what was tried on it."""
 
     api: Api
+    app: Callable
     headers: dict[str, str]
     ids: dict[str, str]
     tried: Counter = field(default_factory=Counter)
@@ -70,7 +73,7 @@ class Target:
         """Make a body that fits the document one that names what exists."""
         body, file_id = case.body, self.ids["file_id"]
         if case.path == "/v1/files":
-            case.body = {"file": zip_archive(), "purpose": body["purpose"]}
+            case.body = {"file": Binary(zip_archive()), "purpose": body["purpose"]}
         if "training_file" not in body:
             return
         body |= {"model": "tiny", "training_file": file_id}
@@ -127,8 +130,8 @@ def target(tmp_path_factory):
         token = gateway.jobs.issue_key("acme", ("read", "submit", "admin"))
         client.headers["Authorization"] = f"Bearer {token}"
         api = Api(client, gateway)
-        document.app = without_lifespan(app)
-        yield Target(api, {"Authorization": f"Bearer {token}"}, ids_of(api))
+        headers = {"Authorization": f"Bearer {token}"}
+        yield Target(api, without_lifespan(app), headers, ids_of(api))
 
 
 def without_lifespan(app):
@@ -155,6 +158,7 @@ document.config.generation.update(with_security_parameters=False, database="none
     suppress_health_check=list(HealthCheck),
 )
 def test_no_request_that_can_be_made_up_breaks_the_gateway(case, target):
+    case.operation.app = case.operation.schema.app = target.app
     target.aim(case)
     response = case.call_and_validate("http://testserver", headers=target.headers)
     target.tried[case.operation.label] += 1
