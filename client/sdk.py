@@ -41,7 +41,7 @@ Query = dict[str, str | int | None]
 POLL_S = (0.2, 2.0)
 RETRY_S = (0.1, 3.0)
 AWAY = frozenset({502, 503, 504})
-PASSING = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.IDEMPOTENCY_IN_FLIGHT})
+PASSING = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.IDEMPOTENCY_IN_FLIGHT, ErrorCode.PART_BUSY})
 FOREIGN = frozenset({404, 405, 501})
 HOPELESS = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.DecodingError)
 UPLOAD_TIMEOUT = httpx2.Timeout(30.0, read=600.0, write=120.0)

@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from queue import Empty, Queue
+from typing import TYPE_CHECKING, Any, TextIO
 
 from disp_engine.errors import (
     Aborted,
@@ -33,6 +34,10 @@ CODES: dict[type[EngineError], tuple[str, str | None]] = {
 }
 PR_SET_PDEATHSIG = 1
 
+if TYPE_CHECKING:
+    from disp_engine.sharing import Part
+    from disp_engine.stages import Stage
+
 
 class JsonLines:
     """The run's context: writes each event as a line, progress at most five times a second."""
@@ -41,6 +46,7 @@ class JsonLines:
         self.out = out
         self.name: str | None = None
         self.stopping = threading.Event()
+        self.answers: Queue[bytes] = Queue()
         self._last = 0.0
 
     def write(self, **event: Any) -> None:
@@ -77,6 +83,46 @@ class JsonLines:
         return self.stopping.is_set()
 
 
+class SharedWork:
+    """The run's `Sharing`: asks the parent process, which knows the other runs."""
+
+    def __init__(self, context: JsonLines) -> None:
+        self._context = context
+
+    def offer(self, source: "Stage", stages: "Sequence[Stage]", samples: int, cut: int) -> None:
+        """Tell of work that others may take parts of, if any is left."""
+        left = [stage.folder.name for stage in stages if not stage.complete]
+        if left:
+            self._context.write(
+                type="shards_offered", source=source.folder.name, folders=left, samples=samples,
+                cut=cut,
+            )  # fmt: skip
+
+    def parts(self, stage: "Stage", samples: int) -> "Iterator[Part]":
+        """Yield the parts that the parent grants, until it says that all files are there."""
+        from disp_engine.sharing import Part
+
+        folder = stage.folder.name
+        while not stage.complete:
+            self._context.write(type="shard_wanted", folder=folder)
+            granted = self._answer()
+            if granted is None:
+                return
+            yield Part(**granted)
+            self._context.write(
+                type="shard_done", folder=folder, first=granted["first"], last=granted["last"]
+            )
+
+    def _answer(self) -> dict[str, int] | None:
+        while not self._context.should_abort():
+            try:
+                granted: dict[str, int] | None = json.loads(self._context.answers.get(timeout=0.1))
+                return granted
+            except Empty:
+                continue
+        raise Aborted("The run was asked to stop.")
+
+
 def main(argv: list[str]) -> int:
     """Run the spec named on the command line."""
     if len(argv) != 2:
@@ -87,7 +133,7 @@ def main(argv: list[str]) -> int:
     os.dup2(2, 1)  # whatever else prints must not mix with the events
     context = JsonLines(events)
     signal.signal(signal.SIGTERM, lambda *_: context.stopping.set())
-    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    threading.Thread(target=_listen, args=(context.answers,), daemon=True).start()
     try:
         _run(Path(argv[1]), context)
     except Aborted:
@@ -104,9 +150,11 @@ def main(argv: list[str]) -> int:
 
 def _run(path: Path, context: JsonLines) -> None:
     from disp_engine.run import run
+    from disp_engine.sharing import Alone
     from disp_engine.spec import RunSpec
 
-    run(RunSpec.from_file(path), context)
+    spec = RunSpec.from_file(path)
+    run(spec, context, Alone() if spec.role == "alone" else SharedWork(context))
 
 
 def _refuse(error: EngineError, context: JsonLines) -> int:
@@ -124,11 +172,14 @@ def _die_with_parent() -> None:
         os._exit(STOPPED)
 
 
-def _stop_at_end_of_input() -> None:
-    """Leave at once when the parent is gone; all finished work is on disk."""
+def _listen(answers: "Queue[bytes]") -> None:
+    """Take the parent's answers; leave at once when it is gone, for finished work is on disk."""
     if not sys.stdin.isatty():
-        while os.read(0, 4096):  # not sys.stdin, whose lock would be held when Python ends
-            pass
+        held = b""
+        while read := os.read(0, 4096):  # not sys.stdin, whose lock would be held when Python ends
+            *lines, held = (held + read).split(b"\n")
+            for line in lines:
+                answers.put(line)
         os._exit(STOPPED)
 
 

@@ -24,10 +24,11 @@ from disp_engine.records import Sample
 from disp_engine.report.build import build_report
 from disp_engine.report.log import StageLog
 from disp_engine.report.page import write_page
+from disp_engine.sharing import Alone, Sharing
 from disp_engine.spec import RunSpec
 
 
-def run(spec: RunSpec, context: RunContext) -> None:
+def run(spec: RunSpec, context: RunContext, sharing: Sharing | None = None) -> None:
     """Do what the spec asks and leave the artifacts in its `out_dir`."""
     if spec.threads:
         torch.set_num_threads(spec.threads)
@@ -41,8 +42,11 @@ def run(spec: RunSpec, context: RunContext) -> None:
         training, sets = _read(spec)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = registry.load_model(spec.model_dir, device=device)
-        defence = DiSP(model, training, sets, settings, spec.seed, spec.work_dir / "stages", log)
+        stages = spec.work_dir / "stages"
+        defence = DiSP(model, training, sets, settings, spec.seed, stages, log, sharing or Alone())
         cache, prepared = defence.prepare()
+    if spec.role == "assists":
+        return defence.assist(cache, prepared)
     outcome = defence.run(cache, prepared)
     with log.timed("report"):
         _write(spec, model, training, sets, settings, outcome, log)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from disp_engine.errors import InvalidRequestError
 
@@ -14,7 +14,8 @@ class RunSpec:
     """One run: a model folder, archives, settings, and where to work and to put the results.
 
     `work_dir` keeps finished stages and may be shared by many runs; `out_dir` is filled when
-    the run succeeds; `threads` None leaves torch's own choice.
+    the run succeeds; `threads` None leaves torch's own choice. A run that `leads` lets others help
+    it; one that `assists` does parts of such a run and leaves nothing in `out_dir`.
     """
 
     model_dir: Path
@@ -29,6 +30,7 @@ class RunSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     threads: int | None = None
+    role: Literal["alone", "leads", "assists"] = "alone"
 
     @classmethod
     def from_file(cls, path: Path) -> "RunSpec":

@@ -2,6 +2,7 @@
 
 PURIFY = "disp.defense.purify"
 DELIVER = "disp.webhooks.deliver"
+HELP = "disp.defense.help"
 QUEUE = "disp.gpu"
 IO_QUEUE = "disp.io"
 KEY_PREFIX = "disp:"

@@ -93,7 +93,7 @@ class ObjectArtifactStore(ABC):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Return the keys below `prefix`, which ends at a `/`, in no order."""
-        for page in obstore.list(self._store, prefix=_checked(prefix.removesuffix("/"))):
+        for page in obstore.list(self._store, prefix=checked(prefix.removesuffix("/"))):
             yield from (item["path"] for item in page)
 
     def delete(self, key: str) -> None:

@@ -19,3 +19,13 @@ def job_prefix(tenant: str, job_id: str) -> str:
 def manifest_key(tenant: str, job_id: str) -> str:
     """Return the key whose one, create-only writing publishes a job."""
     return f"tenants/{tenant}/jobs/{job_id}/manifest.json"
+
+
+def shard_key(tenant: str, job_id: str, folder: str, first: int, last: int) -> str:
+    """Return the key of a shard's files; it names their content, so attempts share it."""
+    return f"{shards_prefix(tenant, job_id)}{folder}/{first}-{last}"
+
+
+def shards_prefix(tenant: str, job_id: str) -> str:
+    """Return what the keys of a job's shards begin with; they go when the job has ended."""
+    return f"{job_prefix(tenant, job_id)}shards/"

@@ -4,11 +4,11 @@ import threading
 import time
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 import structlog
 
-from storage.interfaces import Claim, Directive, LeaseStore
+from storage.interfaces import Directive
 
 log = structlog.get_logger()
 
@@ -35,13 +35,23 @@ class Halted(Exception):
         self.outcome = outcome
 
 
-class JobContext:
+Right = TypeVar("Right")
+Renewed = TypeVar("Renewed", contravariant=True)
+
+
+class Heartbeats(Protocol[Renewed]):
+    """Whoever renews a right."""
+
+    def heartbeat(self, claim: Renewed, *, lease_s: float) -> Directive: ...
+
+
+class JobContext(Generic[Right]):
     """Heartbeats while it is open; a lease that could not be renewed in its time is lost."""
 
     def __init__(
         self,
-        store: LeaseStore,
-        claim: Claim,
+        store: Heartbeats[Right],
+        claim: Right,
         *,
         lease_s: float,
         heartbeat_s: float,

@@ -2,9 +2,11 @@
 
 The child runs in a session of its own. It is asked to stop by SIGTERM to the leader alone (its own
 helpers must live until the micro-batch is saved) and ended by SIGKILL to the whole group. Its stdin
-is a pipe that nobody writes to: when the supervisor dies, the engine reads end-of-file and leaves.
+is a pipe for answers to what it asks: when the supervisor dies, the engine reads end-of-file and
+leaves.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -73,6 +75,13 @@ class EngineProcess:
         with suppress(Empty):
             return self._take(timeout)
         return self._last_words() if self._has_exited() else None
+
+    def tell(self, answer: object) -> None:
+        """Answer the engine, in a line of JSON; one that has gone does not hear it."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(answer).encode() + b"\n")
+            self._process.stdin.flush()
 
     def ask_to_stop(self, grace_s: float) -> None:
         """SIGTERM now, SIGKILL when the grace is over; later calls change nothing."""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from storage.interfaces import ArtifactStore, FileBlob
@@ -14,7 +15,7 @@ class InputCorrupted(Exception):
 
 
 def materialise(
-    artifacts: ArtifactStore, blob: FileBlob, folder: Path, context: JobContext
+    artifacts: ArtifactStore, blob: FileBlob, folder: Path, context: JobContext[Any]
 ) -> Path:
     """Return the path of the file's bytes below `folder`, fetched unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +37,7 @@ def archive_suffix(filename: str) -> str:
     return ".zip" if filename.lower().endswith(".zip") else ".tar"
 
 
-def _fetch(artifacts: ArtifactStore, blob: FileBlob, part: Path, context: JobContext) -> str:
+def _fetch(artifacts: ArtifactStore, blob: FileBlob, part: Path, context: JobContext[Any]) -> str:
     digest = hashlib.sha256()
     with part.open("wb") as file:
         for chunk in artifacts.open(blob.key):
@@ -48,7 +49,7 @@ def _fetch(artifacts: ArtifactStore, blob: FileBlob, part: Path, context: JobCon
     return digest.hexdigest()
 
 
-def _sha256(path: Path, context: JobContext) -> str:
+def _sha256(path: Path, context: JobContext[Any]) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

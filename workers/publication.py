@@ -50,7 +50,7 @@ def adopt(artifacts: ArtifactStore, claim: Claim) -> Publication | None:
     return Publication(key, manifest, _result(artifacts, manifest))
 
 
-def publish(artifacts: ArtifactStore, out_dir: Path, context: JobContext) -> Publication:
+def publish(artifacts: ArtifactStore, out_dir: Path, context: JobContext[Claim]) -> Publication:
     """Store every artifact, then the manifest; whoever wrote the manifest first has won."""
     claim = context.claim
     _check_output(out_dir)

@@ -22,6 +22,7 @@ from storage.telemetry.logs import configure_logs
 from storage.telemetry.metrics import serve_worker_metrics
 from storage.telemetry.traces import configure_traces
 from workers.context import Outcome
+from workers.helping import help_out
 from workers.settings import worker_settings
 from workers.supervisor import Workplace, supervise
 
@@ -79,7 +80,7 @@ class Runner:
         self._reconcile_if_due()
         claim = self._claim()
         if claim is None:
-            return False
+            return help_out(self._workplace, self._stop)
         return supervise(claim, self._workplace, self._stop) not in FRUITLESS
 
     def _claim(self) -> Claim | None:

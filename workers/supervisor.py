@@ -20,13 +20,21 @@ import structlog
 from schemas.errors import ErrorCode
 from schemas.jobs import JobError, JobStatus
 from storage.errors import LeaseLost
-from storage.interfaces import ArtifactStore, Claim, EventDraft, JobInputs, LeaseStore
+from storage.interfaces import (
+    ArtifactStore,
+    Claim,
+    EventDraft,
+    JobInputs,
+    ShardClaim,
+    WorkerStore,
+)
 from storage.telemetry.traces import attempt_span
 from workers.context import Halted, JobContext, Outcome
 from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
 from workers.publication import BadOutput, Publication, adopt, publish, result_files
 from workers.settings import WorkerSettings
+from workers.shards import Hints, ShardDesk, forget_shards
 from workers.translate import Journal
 
 log = structlog.get_logger()
@@ -40,10 +48,11 @@ TICK_S = 0.2
 class Workplace:
     """Everything an attempt needs that is not the job."""
 
-    store: LeaseStore
+    store: WorkerStore
     artifacts: ArtifactStore
     settings: WorkerSettings
     engine_command: Sequence[str] = ENGINE_COMMAND
+    hints: Hints | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def supervise(claim: Claim, workplace: Workplace, stop: threading.Event) -> Outc
     return outcome
 
 
-def _settle(context: JobContext, workplace: Workplace) -> Outcome:
+def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
     """Give the job the verdict that the attempt came to."""
     store, claim = workplace.store, context.claim
     try:
@@ -107,6 +116,7 @@ def _settle(context: JobContext, workplace: Workplace) -> Outcome:
             publication = _attempt(context, workplace)
             files = result_files(publication.manifest)
             store.succeed(claim, publication.key, publication.result, files)
+            forget_shards(workplace.artifacts, claim)
             return Outcome.SUCCEEDED
         except _Failed as failure:
             store.fail(claim, failure.error)
@@ -123,7 +133,7 @@ def _settle(context: JobContext, workplace: Workplace) -> Outcome:
         return Outcome.LEASE_LOST
 
 
-def _halt(store: LeaseStore, claim: Claim, outcome: Outcome) -> Outcome:
+def _halt(store: WorkerStore, claim: Claim, outcome: Outcome) -> Outcome:
     if outcome is Outcome.CANCELLED:
         store.mark_cancelled(claim)
     elif outcome in (Outcome.PAUSED, Outcome.RELEASED):
@@ -147,7 +157,7 @@ class _Broken(_EngineError):
     """The next attempt may have more luck."""
 
 
-def _attempt(context: JobContext, workplace: Workplace) -> Publication:
+def _attempt(context: JobContext[Claim], workplace: Workplace) -> Publication:
     context.check()
     published = adopt(workplace.artifacts, context.claim)
     if published is not None:
@@ -156,7 +166,9 @@ def _attempt(context: JobContext, workplace: Workplace) -> Publication:
     folder.prepare()
     try:
         spec_path = _write_spec(context, workplace, folder)
-        _run_engine(context, workplace, folder, spec_path)
+        with _shard_desk(context, workplace, folder) as desk:
+            desk.fetch_finished()
+            _run_engine(context, workplace, folder, spec_path, desk)
         return publish(workplace.artifacts, folder.out, context)
     except (BadOutput, InputCorrupted) as error:
         reason = f"{type(error).__doc__} [{error}]"
@@ -165,7 +177,7 @@ def _attempt(context: JobContext, workplace: Workplace) -> Publication:
         shutil.rmtree(folder.out, ignore_errors=True)
 
 
-def _write_spec(context: JobContext, workplace: Workplace, folder: AttemptFolder) -> Path:
+def _write_spec(context: JobContext[Claim], workplace: Workplace, folder: AttemptFolder) -> Path:
     inputs = workplace.store.job_inputs(context.claim)
     files = {
         name: str(materialise(workplace.artifacts, blob, folder.inputs, context)) if blob else None
@@ -177,7 +189,7 @@ def _write_spec(context: JobContext, workplace: Workplace, folder: AttemptFolder
     }
     spec = engine_spec(inputs) | files
     spec |= {"work_dir": str(folder.cache), "out_dir": str(folder.out)}
-    spec |= {"threads": workplace.settings.engine_threads}
+    spec |= {"threads": workplace.settings.engine_threads, "role": "leads"}
     path = folder.root / "spec.json"
     path.write_text(json.dumps(spec, indent=2))
     return path
@@ -197,15 +209,35 @@ def engine_spec(inputs: JobInputs) -> dict[str, Any]:
     }
 
 
+def _shard_desk(
+    context: JobContext[Claim], workplace: Workplace, folder: AttemptFolder
+) -> ShardDesk:
+    claim = context.claim
+    return ShardDesk(
+        workplace.store,
+        workplace.artifacts,
+        context,
+        folder.cache / "stages",
+        right=ShardClaim(claim.job_id, claim.tenant, claim.owner),
+        claim=claim,
+        lease_s=workplace.settings.lease_s,
+        hints=workplace.hints,
+    )
+
+
 def _run_engine(
-    context: JobContext, workplace: Workplace, folder: AttemptFolder, spec_path: Path
+    context: JobContext[Claim],
+    workplace: Workplace,
+    folder: AttemptFolder,
+    spec_path: Path,
+    desk: ShardDesk,
 ) -> None:
     """Return when the engine has put everything into the output folder; raise otherwise."""
     journal = Journal(workplace.store, context.claim)
     journal.set_status(JobStatus.VALIDATING_FILES)
     engine = EngineProcess([*workplace.engine_command, str(spec_path)], log_path=folder.log)
     try:
-        _follow(engine, journal, context, workplace.settings)
+        _follow(engine, journal, desk, context, workplace.settings)
     except SystemExit:
         engine.ask_to_stop(workplace.settings.stop_grace_s)
         while not engine.finished:
@@ -218,14 +250,19 @@ def _run_engine(
 
 
 def _follow(
-    engine: EngineProcess, journal: Journal, context: JobContext, settings: WorkerSettings
+    engine: EngineProcess,
+    journal: Journal,
+    desk: ShardDesk,
+    context: JobContext[Claim],
+    settings: WorkerSettings,
 ) -> None:
     heard_at = time.monotonic()
     while not engine.finished:
         line = engine.read(TICK_S)
         if line is not None:
             heard_at = time.monotonic()
-            journal.take(line)
+            if not desk.take(line):
+                journal.take(line)
         if context.halt is Outcome.LEASE_LOST:
             raise Halted(Outcome.LEASE_LOST)
         if context.should_abort():
@@ -233,10 +270,13 @@ def _follow(
         elif time.monotonic() - heard_at > settings.silence_s:
             journal.say(EventDraft(f"engine silent for {settings.silence_s:.0f} s", level="warn"))
             engine.kill()
+        desk.serve(engine)
         journal.flush_if_due()
 
 
-def _judge(status: int, journal: Journal, context: JobContext, engine: EngineProcess) -> None:
+def _judge(
+    status: int, journal: Journal, context: JobContext[Claim], engine: EngineProcess
+) -> None:
     """Turn the engine's end into ours."""
     if status == EXIT_DONE and journal.done:
         journal.flush()

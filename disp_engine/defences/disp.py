@@ -9,7 +9,7 @@ redundant triggers, each of which alone has little curvature.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from disp_engine.errors import InvalidDatasetError
 from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
 from disp_engine.records import Sample
+from disp_engine.sharing import Alone, Sharing
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, Prepared, prepare
 from disp_engine.training.projector import projector_sha256, tune_projector, tuning_inputs
@@ -54,14 +55,18 @@ class DiSP:
     seed: int
     cache_root: Path
     context: RunContext
+    sharing: Sharing = field(default_factory=Alone)
 
     def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
         """Run Algorithm 1 on what `prepare` returned, measuring the model before and after."""
         hashes = {"base_projector": projector_sha256(self.model.projector)}
-        generation = self.settings.generation(self._response_lengths(prepared))
-        rewriter = Rewriter(self.model, cache, self.settings, generation, self.seed, self.context)
-        self._tune("fine_tune", prepared.usable, cache, self.settings.fine_tuning())
+        rewriter = self._rewriter(cache, prepared)
+        generation = rewriter.generation
+        tuned = self._tune("fine_tune", prepared.usable, cache, self.settings.fine_tuning())
         hashes["compromised_projector"] = projector_sha256(self.model.projector)
+        stages = self._shared_stages(rewriter, prepared)
+        cut = self.settings.micro_batch
+        self.sharing.offer(tuned, [s for s in stages if s], len(prepared.usable), cut)
         before = self._evaluate("evaluate_before", cache, generation)
         saliency, scores = self._score(rewriter, prepared)
         rewritten = self._rewrite(rewriter, prepared, scores)
@@ -87,6 +92,15 @@ class DiSP:
             hashes=hashes,
         )
 
+    def assist(self, cache: FeatureCache, prepared: Prepared) -> None:
+        """Do parts of another run's lines 4-13; the tuned projector is there already."""
+        rewriter = self._rewriter(cache, prepared)
+        self._tune("fine_tune", prepared.usable, cache, self.settings.fine_tuning())
+        scores, purified = self._shared_stages(rewriter, prepared)
+        if scores:
+            rewriter.score(prepared.usable, scores)
+        rewriter.rewrite_parts(prepared.usable, scores, purified)
+
     def prepare(self) -> tuple[FeatureCache, Prepared]:
         """Encode every picture and find out which samples can be used."""
         cache = FeatureCache(self.model, self.cache_root, self.context)
@@ -104,13 +118,18 @@ class DiSP:
                 "warn", f"{len(failed)} of the samples fell out; the first is {name}: {reason}"
             )
 
+    def _rewriter(self, cache: FeatureCache, prepared: Prepared) -> Rewriter:
+        generation = self.settings.generation(self._response_lengths(prepared))
+        return Rewriter(
+            self.model, cache, self.settings, generation, self.seed, self.context, self.sharing
+        )
+
     def _response_lengths(self, prepared: Prepared) -> list[int]:
         answers = [turn.text for sample in prepared.usable for turn in sample.turns[1::2]]
         return [len(self.model.tokenise_response(answer)) + 1 for answer in answers]
 
     @contextmanager
-    def _stage(self, name: str, inputs: Mapping[str, Any], kind: str = "") -> Iterator[Stage]:
-        stage = Stage(self.cache_root, kind or name, inputs)
+    def _timed(self, name: str, stage: Stage) -> Iterator[Stage]:
         reused, started = stage.complete, time.monotonic()
         self.context.stage(name)
         yield stage
@@ -118,40 +137,50 @@ class DiSP:
 
     def _tune(
         self, name: str, samples: list[Sample], cache: FeatureCache, settings: FineTuning
-    ) -> None:
+    ) -> Stage:
         inputs = tuning_inputs(self.model, content_sha256(samples), settings, self.seed)
-        with self._stage(name, inputs, kind="tune") as stage:
+        with self._timed(name, Stage(self.cache_root, "tune", inputs)) as stage:
             tune_projector(self.model, samples, cache, settings, self.seed, stage, self.context)
+        return stage
 
     def _evaluate(self, name: str, cache: FeatureCache, generation: Generation) -> dict[str, Any]:
         inputs = self._inputs(sets=self.sets.sha256, generation=vars(generation))
         evaluator = Evaluator(
             self.model, cache, generation, self.settings.micro_batch, self.context
         )
-        with self._stage(name, inputs, kind="evaluate") as stage:
+        with self._timed(name, Stage(self.cache_root, "evaluate", inputs)) as stage:
             return evaluator.run(self.sets, stage)
 
     def _score(self, rewriter: Rewriter, prepared: Prepared) -> tuple[dict[str, Any], Stage | None]:
-        data = content_sha256(prepared.usable)
-        inputs = self._inputs(data=data, saliency=vars(rewriter.saliency_settings))
-        if self.settings.masking != "saliency":
+        scores, _ = self._shared_stages(rewriter, prepared)
+        if scores is None:
             return {"estimator": None}, None
-        with self._stage("saliency", inputs) as stage:
+        with self._timed("saliency", scores) as stage:
             return rewriter.score(prepared.usable, stage), stage
 
     def _rewrite(
         self, rewriter: Rewriter, prepared: Prepared, scores: Stage | None
     ) -> dict[str, Rewritten]:
+        _, purified = self._shared_stages(rewriter, prepared)
+        with self._timed("purify", purified) as stage:
+            return rewriter.rewrite(prepared.usable, scores, stage)
+
+    def _shared_stages(self, rewriter: Rewriter, prepared: Prepared) -> tuple[Stage | None, Stage]:
+        """Where scores, if there are to be any, and new responses are kept."""
+        data = content_sha256(prepared.usable)
+        scores = None
+        if self.settings.masking == "saliency":
+            inputs = self._inputs(data=data, saliency=vars(rewriter.saliency_settings))
+            scores = Stage(self.cache_root, "saliency", inputs)
         inputs = self._inputs(
-            data=content_sha256(prepared.usable),
+            data=data,
             scores=scores.key if scores else None,
             masking=self.settings.masking,
             ratio=self.settings.mask_ratio,
             generation=vars(rewriter.generation),
             seed=self.seed,
         )
-        with self._stage("purify", inputs) as stage:
-            return rewriter.rewrite(prepared.usable, scores, stage)
+        return scores, Stage(self.cache_root, "purify", inputs)
 
     def _inputs(self, **others: Any) -> dict[str, Any]:
         """The model as it now is, the micro-batch (kept files are cut by it), and `others`."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.records import Embedded, Sample, Turn
 from disp_engine.saliency.estimator import Saliency, SaliencySettings, estimate_saliency
 from disp_engine.saliency.masking import at_random, hide, most_salient
+from disp_engine.sharing import Sharing
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache
 from disp_engine.training.order import generator_for
@@ -81,6 +82,7 @@ class Rewriter:
     generation: Generation
     seed: int
     context: RunContext
+    sharing: Sharing
 
     @property
     def saliency_settings(self) -> SaliencySettings:
@@ -89,16 +91,15 @@ class Rewriter:
 
     def score(self, samples: Sequence[Sample], stage: Stage) -> dict[str, Any]:
         """Keep the saliency of every sample's first prompt; return what the report says of it."""
-        relative: list[float] = []
-        for start, batch in self._batches(samples):
-            file = f"{start:07d}.safetensors"
-            if not stage.has(file):
-                prompts = [self._prompt(sample, []) for sample in batch]
-                self._keep(self._estimate(prompts), stage, file)
-                check(self.context)
-            relative += [_relative_error(s) for s in self._kept(stage, file)]
-            self.context.progress(start + len(batch), len(samples), "samples")
+        for start, batch in self._left(samples, stage, _scores_file):
+            prompts = [self._prompt(sample, []) for sample in batch]
+            self._keep(self._estimate(prompts), stage, _scores_file(start))
         stage.finish()
+        relative = [
+            _relative_error(found)
+            for start, _ in self._batches(samples)
+            for found in self._kept(stage, _scores_file(start))
+        ]
         mean = sum(relative) / len(relative)
         return {
             "estimator": "gaussian",
@@ -110,18 +111,34 @@ class Rewriter:
         self, samples: Sequence[Sample], scores: Stage | None, stage: Stage
     ) -> dict[str, Rewritten]:
         """Rewrite all samples; `scores` is the finished saliency stage where masking needs it."""
-        found: dict[str, Rewritten] = {}
-        for start, batch in self._batches(samples):
-            file = f"{start:07d}.json"
-            if not stage.has(file):
-                first = self._kept(scores, f"{start:07d}.safetensors") if scores else None
-                results = self._rewrite_batch(batch, start, first, scores)
-                stage.write_json(file, [asdict(result) for result in results])
-                check(self.context)
-            found |= {r["id"]: Rewritten(**r) for r in stage.read_json(file)}
-            self.context.progress(start + len(batch), len(samples), "samples")
+        self.rewrite_parts(samples, scores, stage)
         stage.finish()
-        return found
+        return {
+            result["id"]: Rewritten(**result)
+            for start, _ in self._batches(samples)
+            for result in stage.read_json(_responses_file(start))
+        }
+
+    def rewrite_parts(self, samples: Sequence[Sample], scores: Stage | None, stage: Stage) -> None:
+        """Rewrite what others leave to this run."""
+        for start, batch in self._left(samples, stage, _responses_file):
+            first = self._kept(scores, _scores_file(start)) if scores else None
+            results = self._rewrite_batch(batch, start, first, scores)
+            stage.write_json(_responses_file(start), [asdict(result) for result in results])
+
+    def _left(
+        self, samples: Sequence[Sample], stage: Stage, file: Callable[[int], str]
+    ) -> Iterator[tuple[int, Sequence[Sample]]]:
+        """Yield the micro-batches whose file this run has to make."""
+        for part in self.sharing.parts(stage, len(samples)):
+            for start, batch in self._batches(samples):
+                if part.first <= start < part.last:
+                    if not stage.has(file(start)):
+                        yield start, batch
+                        check(self.context)
+                    done = part.done + start - part.first + len(batch)
+                    self.context.progress(done, len(samples), "samples")
+        self.context.progress(len(samples), len(samples), "samples")
 
     def _batches(self, samples: Sequence[Sample]) -> list[tuple[int, Sequence[Sample]]]:
         size = self.settings.micro_batch
@@ -227,6 +244,14 @@ class Rewriter:
         if not scores.has(file):
             self._keep(self._estimate(prompts), scores, file)
         return self._kept(scores, file)
+
+
+def _scores_file(start: int) -> str:
+    return f"{start:07d}.safetensors"
+
+
+def _responses_file(start: int) -> str:
+    return f"{start:07d}.json"
 
 
 def _relative_error(saliency: Saliency) -> float:

@@ -24,6 +24,7 @@ from storage.sql.tables import (
     MetadataRow,
     MetricRow,
     OutboxRow,
+    ShardRow,
     StepRow,
 )
 
@@ -110,7 +111,7 @@ class SqlControl(SqlBackend):
             for file in session.scalars(results):
                 require_unread(session, file.id)
                 session.delete(file)
-            for history in (StepRow, MetadataRow, EventRow, MetricRow, OutboxRow):
+            for history in (StepRow, MetadataRow, EventRow, MetricRow, OutboxRow, ShardRow):
                 session.execute(delete(history).where(history.job_id == job_id))
             session.delete(job)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import BigInteger, ColumnElement, cast, exists, func, select
+from sqlalchemy import BigInteger, ColumnElement, cast, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from schemas.jobs import (
@@ -35,6 +35,7 @@ from storage.sql.tables import (
     MetricRow,
     ModelRow,
     OutboxRow,
+    ShardRow,
     StepRow,
 )
 from storage.sql.webhooks import announce_end, require_endpoint
@@ -182,6 +183,7 @@ def end(session: Session, job: JobRow, status: JobStatus, message: str, now: flo
     job.status, job.finished_at = status.value, now
     close_attempt(job, now)
     drop_hint(session, job)
+    session.execute(delete(ShardRow).where(ShardRow.job_id == job.id))
     note_status(session, job, message, now)
     announce_end(session, job, status, now)
     reason = job.error["code"] if job.error and status is JobStatus.FAILED else ""

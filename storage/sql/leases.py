@@ -9,13 +9,11 @@ from sqlalchemy.orm import Session
 
 from schemas.errors import ErrorCode
 from schemas.jobs import LEASED, WORKING, JobError, JobStatus, StepStatus
-from schemas.requests import DefenseJobCreate
 from storage.errors import LeaseLost
 from storage.interfaces import (
     Claim,
     Directive,
     EventDraft,
-    FileBlob,
     FileDraft,
     JobInputs,
     MetricDraft,
@@ -25,7 +23,7 @@ from storage.interfaces import (
 from storage.sql.backend import SqlBackend, after_commit
 from storage.sql.control import pause, requeue
 from storage.sql.engine import database_now
-from storage.sql.files import blob_of, file_row, find_file
+from storage.sql.files import file_row
 from storage.sql.history import (
     add_events,
     add_metrics,
@@ -36,8 +34,8 @@ from storage.sql.history import (
 )
 from storage.sql.idempotency import forget_expired
 from storage.sql.jobs import drop_hint, end, end_cancelled
-from storage.sql.models import record_of
-from storage.sql.tables import EventRow, JobRow, ModelRow, OutboxRow
+from storage.sql.shards import extend, inputs_of
+from storage.sql.tables import EventRow, JobRow, OutboxRow
 from storage.telemetry.metrics import LEASES_EXPIRED, SAMPLES_PROCESSED
 
 DIRECTIVES = {JobStatus.PAUSING: Directive.PAUSE, JobStatus.CANCELLING: Directive.CANCEL}
@@ -66,15 +64,7 @@ class SqlLeases(SqlBackend):
     def job_inputs(self, claim: Claim) -> JobInputs:
         """Return the request with its model and files, or raise `LeaseLost`."""
         with self._read() as session:
-            job = _owned(session, claim, lock=False)
-            model = session.get_one(ModelRow, job.model)
-            return JobInputs(
-                request=DefenseJobCreate.model_validate(job.request),
-                model=record_of(model),
-                training=blob_of(find_file(session, job.tenant, job.training_file)),
-                triggered=_optional_blob(session, job.tenant, job.triggered_file),
-                clean=_optional_blob(session, job.tenant, job.clean_file),
-            )
+            return inputs_of(session, _owned(session, claim, lock=False))
 
     def heartbeat(self, claim: Claim, *, lease_s: float) -> Directive:
         """Extend the lease to `lease_s` from now, unless it is lost."""
@@ -84,6 +74,7 @@ class SqlLeases(SqlBackend):
             except LeaseLost:
                 return Directive.LOST
             job.lease_until = database_now(session) + lease_s
+            extend(session, job.id, claim.owner, job.lease_until)
             return DIRECTIVES.get(JobStatus(job.status), Directive.CONTINUE)
 
     def record(
@@ -281,10 +272,6 @@ def _owned(session: Session, claim: Claim, *, lock: bool = True) -> JobRow:
     if row is None:
         raise LeaseLost(claim.job_id, claim.attempt)
     return row
-
-
-def _optional_blob(session: Session, tenant: str, file_id: str | None) -> FileBlob | None:
-    return None if file_id is None else blob_of(find_file(session, tenant, file_id))
 
 
 def _ending(verdicts: Mapping[str, JobStatus], status: JobStatus) -> tuple[str, ...]:

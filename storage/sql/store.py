@@ -11,11 +11,12 @@ from storage.sql.jobs import SqlJobs
 from storage.sql.keys import SqlKeys
 from storage.sql.leases import SqlLeases
 from storage.sql.models import SqlModels
+from storage.sql.shards import SqlShards
 from storage.sql.statistics import SqlStatistics
 from storage.sql.uploads import SqlUploads
 from storage.sql.webhooks import SqlWebhooks
 
-REVISION = "0004"
+REVISION = "0005"
 
 
 class SqlJobStore(
@@ -26,6 +27,7 @@ class SqlJobStore(
     SqlJobs,
     SqlControl,
     SqlLeases,
+    SqlShards,
     SqlWebhooks,
     SqlStatistics,
 ):

@@ -252,3 +252,21 @@ class WebhookDeliveryRow(Base):
         Index("webhook_deliveries_by_endpoint", "endpoint_id", "id"),
         Index("webhook_deliveries_by_due", "status", "due_at"),
     )
+
+
+class ShardRow(Base):
+    """Samples `first` to `last` (excluded) of a stage's folder: open, leased or done.
+
+    `attempt` is set while the job's own attempt holds the shard: a later one may take it at once.
+    """
+
+    __tablename__ = "shards"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    folder: Mapped[str] = mapped_column(primary_key=True)
+    first: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last: Mapped[int]
+    status: Mapped[str]
+    owner: Mapped[str | None]
+    attempt: Mapped[int | None]
+    lease_until: Mapped[float | None]
+    __table_args__ = (Index("shards_by_status", "status", "job_id"),)

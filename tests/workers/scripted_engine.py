@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 PROJECTOR = b"projector"
+answers: Queue[bytes] = Queue()
 
 
 def say(**message: Any) -> None:
@@ -24,8 +26,12 @@ def say(**message: Any) -> None:
 
 def leave_when_orphaned() -> None:
     def watch() -> None:
-        while os.read(0, 1):  # not sys.stdin: its lock would be held while Python shuts down
-            pass
+        held = b""
+        while read := os.read(0, 1):  # not sys.stdin, whose lock would be held to the end
+            held += read
+            if read == b"\n":
+                answers.put(held)
+                held = b""
         os._exit(75)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -148,6 +154,39 @@ def show_environment(spec: dict[str, Any]) -> int:
     return succeed(spec)
 
 
+def share(spec: dict[str, Any]) -> int:
+    """Eight samples in micro-batches of two; it notes which of them were its own."""
+    stages = Path(spec["work_dir"]) / "stages"
+    source, folder = stages / f"tune-{'0' * 24}", stages / f"purify-{'1' * 24}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if spec["role"] == "leads":
+        ingest()
+        source.mkdir(exist_ok=True)
+        (source / "state.safetensors").write_bytes(PROJECTOR)
+        (source / "COMPLETE").touch()
+        say(type="stage", stage="purify", status="running")
+        offered = {"source": source.name, "folders": [folder.name]}
+        say(type="shards_offered", **offered, samples=8, cut=2)
+    elif (source / "state.safetensors").read_bytes() != PROJECTOR:
+        return 1
+    while True:
+        say(type="shard_wanted", folder=folder.name)
+        granted = json.loads(answers.get())
+        if granted is None:
+            break
+        time.sleep(0.2)
+        (folder / f"{granted['first']:07d}.json").write_text(str(granted["first"]))
+        with (Path(spec["work_dir"]) / "own").open("a") as own:
+            own.write(f"{granted['first']}\n")
+        say(type="shard_done", folder=folder.name, first=granted["first"], last=granted["last"])
+    if spec["role"] == "leads":
+        if sorted(path.read_text() for path in folder.iterdir()) != ["0", "2", "4", "6"]:
+            return 1
+        write_outputs(spec)
+        say(type="done")
+    return 0
+
+
 SCRIPTS: dict[str, Callable[[dict[str, Any]], int]] = {
     function.__name__: function
     for function in (
@@ -163,6 +202,7 @@ SCRIPTS: dict[str, Callable[[dict[str, Any]], int]] = {
         hang,
         leave_a_helper,
         show_environment,
+        share,
     )
 }
 

@@ -1,0 +1,122 @@
+"""Help with another attempt's job: an engine of our own works on its shards, and nothing else."""
+
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import structlog
+
+from storage.errors import LeaseLost
+from storage.interfaces import Directive, ShardClaim
+from workers.context import Halted, JobContext, Outcome
+from workers.engine_process import EngineProcess
+from workers.inputs import materialise
+from workers.shards import ShardDesk
+from workers.supervisor import TICK_S, Workplace, engine_spec
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Helping:
+    """The heartbeats of a helper, which renew its leases on shards."""
+
+    workplace: Workplace
+
+    def heartbeat(self, claim: ShardClaim, *, lease_s: float) -> Directive:
+        return self.workplace.store.renew_shards(claim, lease_s=lease_s)
+
+
+def help_out(workplace: Workplace, stop: threading.Event, job_id: str | None = None) -> bool:
+    """Work on the shards of a running job until none is left; False if none was wanted."""
+    owner = f"helper:{socket.gethostname()}:{os.getpid()}:{uuid4().hex}"
+    right = workplace.store.find_help_wanted(owner, job_id)
+    if right is None:
+        return False
+    settings = workplace.settings
+    context = JobContext(
+        _Helping(workplace),
+        right,
+        lease_s=settings.lease_s,
+        heartbeat_s=settings.heartbeat_s,
+        stop=stop,
+    )
+    with structlog.contextvars.bound_contextvars(job_id=right.job_id, owner=owner):
+        log.info("helping_started")
+        try:
+            with context:
+                _help(right, context, workplace)
+        except (Halted, LeaseLost) as ended:
+            log.info("helping_halted", reason=repr(ended))
+        log.info("helping_ended")
+    return True
+
+
+def _help(right: ShardClaim, context: JobContext[ShardClaim], workplace: Workplace) -> None:
+    tenant = workplace.settings.work_dir.resolve() / right.tenant
+    root = tenant / "jobs" / right.job_id / "helping"
+    root.mkdir(parents=True, exist_ok=True)
+    stages = tenant / "cache" / "stages"
+    desk = ShardDesk(
+        workplace.store,
+        workplace.artifacts,
+        context,
+        stages,
+        right=right,
+        claim=None,
+        lease_s=workplace.settings.lease_s,
+    )
+    with desk:
+        desk.fetch_finished()
+        path = _write_spec(right, context, workplace, root)
+        engine = EngineProcess([*workplace.engine_command, str(path)], log_path=root / "engine.log")
+        try:
+            _follow(engine, desk, context, workplace)
+        except SystemExit:
+            engine.ask_to_stop(workplace.settings.stop_grace_s)
+            raise
+        finally:
+            status = engine.reap()
+        if status:
+            log.warning("helper_engine_ended", exit_status=status, log_tail=engine.log_tail())
+
+
+def _write_spec(
+    right: ShardClaim, context: JobContext[ShardClaim], workplace: Workplace, root: Path
+) -> Path:
+    tenant = workplace.settings.work_dir.resolve() / right.tenant
+    inputs = workplace.store.shard_inputs(right)
+    data = materialise(workplace.artifacts, inputs.training, tenant / "inputs", context)
+    spec = engine_spec(inputs) | {
+        "training_file": str(data),
+        "work_dir": str(tenant / "cache"),
+        "out_dir": str(root / "out"),
+        "threads": workplace.settings.engine_threads,
+        "role": "assists",
+    }
+    path = root / f"{uuid4().hex}.json"
+    path.write_text(json.dumps(spec, indent=2))
+    return path
+
+
+def _follow(
+    engine: EngineProcess, desk: ShardDesk, context: JobContext[ShardClaim], workplace: Workplace
+) -> None:
+    heard_at = time.monotonic()
+    while not engine.finished:
+        line = engine.read(TICK_S)
+        if line is not None:
+            heard_at = time.monotonic()
+            desk.take(line)
+        if context.halt is Outcome.LEASE_LOST:
+            raise Halted(Outcome.LEASE_LOST)
+        if context.should_abort():
+            engine.ask_to_stop(workplace.settings.stop_grace_s)
+        elif time.monotonic() - heard_at > workplace.settings.silence_s:
+            engine.kill()
+        desk.serve(engine)
