@@ -1,16 +1,7 @@
-"""Hold an adapter against a folder of recordings of the official code.
+"""Recordings of LLaVA-like models: cases of prompts, generations and training batches."""
 
-`python -m tests.parity FOLDER --json FILE` compares every tensor of `expected.safetensors`. What
-is compared is found in `meta.json` and in the tensors' names, so any folder made the same way
-(other seeds, sizes, picture modes) can be given. Exit status 1 when something does not hold.
-"""
-
-import argparse
 import json
-import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +19,16 @@ from disp_engine.models.llada_v.images import tiles_of
 from disp_engine.models.llada_v.weights import NEWLINE, PROJECTOR
 from disp_engine.records import IGNORE, Embedded, Tokens, Turn, VisualFeatures
 from disp_engine.registry import family
+from tests.parity.comparison import (
+    ACTIVATION,
+    EXACT,
+    GRADIENT,
+    Comparison,
+    compare,
+    named,
+    taken_gradient,
+)
 
-ACTIVATION, GRADIENT, EXACT = 2e-4, 1e-3, 0.0
 SKIPPED = {
     "gen.visual_emask_official": "the official sampler finds masks by comparing embeddings and so "
     "fills visual tokens; a sampler that tracks ids does not reproduce this"
@@ -37,35 +36,10 @@ SKIPPED = {
 _SYSTEM_END = "<|eot_id|>"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One quantity of one case.
-
-    `error` is relative to the largest recorded value; None where the two cannot be compared.
-    """
-
-    case: str
-    quantity: str
-    error: float | None
-    tolerance: float
-    holds: bool
-
-
-def compare(case: str, quantity: str, got: Tensor, want: Tensor, tolerance: float) -> Comparison:
-    """Compare values, or ids and masks one by one (the error is then the share that differs)."""
-    if got.shape != want.shape:
-        return Comparison(case, quantity, None, tolerance, holds=False)
-    if tolerance == EXACT:
-        error = (got != want).double().mean().item()
-    else:
-        largest = want.double().abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-        error = ((got.double() - want.double()).abs().max() / largest).item()
-    told = error if math.isfinite(error) else None
-    return Comparison(case, quantity, told, tolerance, holds=error <= tolerance)
-
-
 class Recording:
     """A fixture folder and the adapter loaded from it."""
+
+    skipped = SKIPPED
 
     def __init__(self, folder: Path) -> None:
         self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
@@ -117,6 +91,20 @@ class Recording:
         rows = len(embeddings) + torch.arange(length)
         scores: Tensor = self.model.logits(torch.cat([embeddings, masks])[None], rows[None])
         return scores[0]
+
+    def comparisons(self) -> Iterator[tuple[str, Callable[[], Mapping[str, Comparison]]]]:
+        """What there is to compare, found in `meta.json`."""
+        yield "pictures", partial(compare_pictures, self)
+        for case in self.meta["cases"]:
+            yield case, partial(compare_prompt, self, case)
+            yield case, partial(compare_case, self, case)
+        for name in self.meta.get("generation", {}):
+            if f"gen.{name}" in self.expected and f"gen.{name}" not in SKIPPED:
+                yield f"gen.{name}", partial(compare_generation, self, name)
+        for tag in self.meta.get("training", {}):
+            if f"train.{tag}.t" in self.inputs:
+                yield f"train.{tag}", partial(compare_texts, self, tag)
+                yield f"train.{tag}", partial(compare_training, self, tag)
 
 
 def compare_pictures(record: Recording) -> dict[str, Comparison]:
@@ -184,13 +172,6 @@ def compare_gradients(
         )
         for name in names
     }
-
-
-def taken_gradient(parameter: Tensor) -> Tensor:
-    """The gradient of a parameter, which is cleared."""
-    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    parameter.grad = None
-    return gradient
 
 
 def projector_parameters(record: Recording) -> dict[str, Tensor]:
@@ -301,67 +282,3 @@ def padded(record: Recording, rows: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, 
     return torch.nn.utils.rnn.pad_sequence(
         list(rows), batch_first=True, padding_value=record.model.prompter.pad
     )
-
-
-def comparisons(
-    record: Recording,
-) -> Iterator[tuple[str, Callable[[], Mapping[str, Comparison]]]]:
-    """What there is to compare, found in `meta.json`; one that raises does not stop the others."""
-    yield "pictures", partial(compare_pictures, record)
-    for case in record.meta["cases"]:
-        yield case, partial(compare_prompt, record, case)
-        yield case, partial(compare_case, record, case)
-    for name in record.meta.get("generation", {}):
-        if f"gen.{name}" in record.expected and f"gen.{name}" not in SKIPPED:
-            yield f"gen.{name}", partial(compare_generation, record, name)
-    for tag in record.meta.get("training", {}):
-        if f"train.{tag}.t" in record.inputs:
-            yield f"train.{tag}", partial(compare_texts, record, tag)
-            yield f"train.{tag}", partial(compare_training, record, tag)
-
-
-def named(found: Iterable[Comparison]) -> dict[str, Comparison]:
-    return {f"{c.case}.{c.quantity}": c for c in found}
-
-
-def compare_all(folder: Path) -> dict[str, Any]:
-    """Compare everything; a recorded tensor that nothing compared with does not hold."""
-    record = Recording(folder)
-    by_tensor: dict[str, Comparison] = {}
-    extra: list[Comparison] = []
-    for case, compared in comparisons(record):
-        try:
-            found = compared()
-        except Exception as error:
-            extra.append(Comparison(case, f"raised {error!r}", None, EXACT, holds=False))
-        else:
-            by_tensor |= {name: c for name, c in found.items() if name in record.expected}
-            extra += [c for name, c in found.items() if name not in record.expected]
-    cases = [*by_tensor.values(), *extra]
-    for name in sorted(record.expected.keys() - by_tensor.keys() - SKIPPED.keys()):
-        case, _, quantity = name.partition(".")
-        cases.append(Comparison(case, quantity, None, EXACT, holds=False))
-    return {
-        "holds": all(comparison.holds for comparison in cases),
-        "cases": [asdict(comparison) for comparison in cases],
-        "skipped": {name: why for name, why in SKIPPED.items() if name in record.expected},
-    }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", type=Path, required=True, dest="file")
-    options = parser.parse_args(arguments)
-    result = compare_all(options.folder)
-    options.file.write_text(json.dumps(result, indent=1))
-    for case in result["cases"]:
-        if not case["holds"]:
-            print(f"{case['case']}.{case['quantity']}: error {case['error']}")
-    print(f"{sum(case['holds'] for case in result['cases'])} of {len(result['cases'])} hold")
-    return 0 if result["holds"] else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
