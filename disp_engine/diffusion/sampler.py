@@ -7,37 +7,13 @@ tracked by id: a visual token that equals the mask embedding is never taken for 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from disp_engine.errors import InvalidRequestError
-from disp_engine.interfaces import Generation
-
-
-@runtime_checkable
-class Denoiser(Protocol):
-    """What the sampler needs of a model."""
-
-    @property
-    def mask_embedding(self) -> Float[Tensor, " D"]:
-        """What stands at a position still to be filled."""
-        ...
-
-    def token_embeddings(self, ids: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
-        """Embeddings of text tokens, the mask among them."""
-        ...
-
-    def logits(
-        self,
-        embeddings: Float[Tensor, "B L D"],
-        rows: Int[Tensor, "B R"],
-        attended: Bool[Tensor, "B L"] | None = None,
-    ) -> Float[Tensor, "B R V"]:
-        """Logits at `rows`; `attended` None attends to everything."""
-        ...
+from disp_engine.interfaces import Generation, MaskedDenoiser
 
 
 @dataclass(frozen=True)
@@ -89,7 +65,7 @@ class _Row:
 
 
 def denoise(
-    model: Denoiser,
+    model: MaskedDenoiser,
     prompts: Sequence[Float[Tensor, "_ D"]],
     generation: Generation,
     words: Words,
@@ -139,7 +115,7 @@ def _rows(
 
 
 def _advance(
-    model: Denoiser, rows: Sequence[_Row], end: int, step: int, generation: Generation
+    model: MaskedDenoiser, rows: Sequence[_Row], end: int, step: int, generation: Generation
 ) -> None:
     """One forward pass for the active rows, and the commits of each."""
     positions = [row.open(end) for row in rows]
@@ -154,7 +130,7 @@ def _advance(
 
 
 def _logits(
-    model: Denoiser,
+    model: MaskedDenoiser,
     rows: Sequence[_Row],
     positions: Sequence[Int[Tensor, " _"]],
     guidance: float,
@@ -177,7 +153,7 @@ def _logits(
 
 
 def _canvas(
-    model: Denoiser,
+    model: MaskedDenoiser,
     rows: Sequence[_Row],
     prompts: Sequence[Float[Tensor, "_ D"]],
     wanted: Int[Tensor, "B R"],

@@ -95,7 +95,7 @@ def _settings(spec: RunSpec, settings: DispSettings, outcome: Outcome) -> dict[s
         "method": spec.method["type"],
         "hyperparameters": settings.to_json(),
         "retraining": vars(settings.retraining()),
-        "generation": {**vars(outcome.generation), "stop": list(outcome.generation.stop)},
+        "generation": vars(outcome.generation),
         "success": dict(spec.success) if spec.success else None,
     }
 

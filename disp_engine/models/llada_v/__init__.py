@@ -16,18 +16,29 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from disp_engine.diffusion import sampler
+from disp_engine.diffusion.batch import masked_first_step
 from disp_engine.diffusion.forward import mask_tokens
 from disp_engine.diffusion.objective import diffusion_loss
 from disp_engine.errors import InvalidModelError, SampleError
 from disp_engine.interfaces import Generation
 from disp_engine.models.llada_v import weights
 from disp_engine.models.llada_v.config import LladaVConfig
-from disp_engine.models.llada_v.export import save_projector
 from disp_engine.models.llada_v.images import tiles_of, visual_tokens
 from disp_engine.models.llada_v.language import FullAttentionLlama
-from disp_engine.models.llada_v.prompt import Prompter
+from disp_engine.models.llada_v.prompt import EOT, Prompter
 from disp_engine.models.llada_v.tower import SiglipTower, build_projector, build_tower
-from disp_engine.records import IGNORE, IMAGE_TOKEN, Embedded, Tokens, Turn, VisualFeatures
+from disp_engine.models.projector import save_projector
+from disp_engine.models.tensors import assign, fingerprint, read_tensors, weight_files
+from disp_engine.records import (
+    IGNORE,
+    IMAGE_TOKEN,
+    Embedded,
+    FirstStep,
+    Tokens,
+    Turn,
+    VisualFeatures,
+)
+from disp_engine.saliency.masking import hide
 
 __all__ = ["Collated", "LladaV"]
 
@@ -86,8 +97,8 @@ class LladaV:
                 f"tokenizer.json uses {prompter.size} ids, {rows} rows of the vocabulary are "
                 f"wanted and config.json's vocab_size is {config.vocab_size}."
             )
-        read = weights.read_tensors(weights.weight_files(folder))
-        revision = weights.fingerprint(_described_by(folder), read)
+        read = read_tensors(weight_files(folder), weights.llama_name)
+        revision = fingerprint(_described_by(folder), read, weights.PROJECTOR)
         cut = weights.cut_vocabulary(read, config.vocab_size, rows)
         placed = {name: tensor.to(device, dtype) for name, tensor in cut.items()}
         config = replace(config, vocab_size=rows)
@@ -114,7 +125,7 @@ class LladaV:
         parts |= {f"model.{name}.": part for name, part in language.backbone()}
         if newline is not None:
             parts["model."] = newline
-        weights.assign(parts, tensors)
+        assign(parts, tensors)
         row = None if newline is None else newline.image_newline
         return cls(
             config, prompter, language.to(device), tower.to(device), projector, row, revision
@@ -238,6 +249,16 @@ class LladaV:
         hidden = self.language(embeddings, attended)
         return self.language.logits(hidden.take_along_dim(rows[:, :, None], dim=1))
 
+    def hide(self, prompt: Embedded, chosen: Bool[Tensor, " Lv"]) -> Embedded:
+        """Replace the chosen visual tokens by e_mask (Eq. 10)."""
+        return hide(prompt, chosen, self.mask_embedding)
+
+    def first_step(
+        self, prompts: Sequence[Embedded], length: int, rows: int, seed: int
+    ) -> FirstStep:
+        """The first step with every response masked; nothing in it is random."""
+        return masked_first_step(self, prompts, length, rows)
+
     def denoise(
         self,
         prompts: Sequence[Embedded],
@@ -245,10 +266,11 @@ class LladaV:
         generator: torch.Generator | None = None,
     ) -> list[Int[Tensor, " _"]]:
         """Denoise one response for each prompt; ids up to the stop, then the suffix."""
+        stops = (EOT,) if generation.stop is None else generation.stop
         words = sampler.Words(
             mask=self.prompter.mask,
             suppressed=self.prompter.suppressed,
-            stops=tuple(self.prompter.encode(stop) for stop in generation.stop),
+            stops=tuple(self.prompter.encode(stop) for stop in stops),
             suffix=self.prompter.encode(generation.suffix),
         )
         with torch.inference_mode():
@@ -326,7 +348,7 @@ class LladaV:
 
     def save_projector(self, path: Path) -> None:
         """Write the projector as safetensors under the official names, in the model's dtype."""
-        save_projector(self.projector, self.dtype, path)
+        save_projector(self.projector, weights.PROJECTOR, self.dtype, path)
 
     def text(self, ids: Int[Tensor, " T"]) -> str:
         """The response without special tokens."""

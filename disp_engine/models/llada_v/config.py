@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from disp_engine.errors import InvalidModelError
-from disp_engine.models.checkpoint import read_json
+from disp_engine.models.checkpoint import only_known, read_json
 
 _USED = {
     "architectures",
@@ -197,19 +197,16 @@ class LladaVConfig:
     def from_folder(cls, folder: Path) -> "LladaVConfig":
         """Read `config.json` and, where the folder has one, `vision_config.json`."""
         raw = read_json(folder / "config.json")
-        _only_known(raw, _USED | _WITHOUT_EFFECT, "config.json")
+        only_known(raw, _USED | _WITHOUT_EFFECT | _prefixed(raw), "config.json")
         vision = VisionConfig()
         if (folder / "vision_config.json").is_file():
             vision = _vision(read_json(folder / "vision_config.json"))
         return _config(raw, vision)
 
 
-def _only_known(raw: Mapping[str, Any], known: set[str], file: str) -> None:
-    for key in raw:
-        if key in {"auto_map", "trust_remote_code"}:
-            raise InvalidModelError(f"{file}: {key} asks for remote code, which is never run.")
-        if key not in known and not key.startswith("mm_"):
-            raise InvalidModelError(f"{file}: key {key} is unknown; remove it if it has no effect.")
+def _prefixed(raw: Mapping[str, Any]) -> set[str]:
+    """LLaVA's own keys, of which only those in `_USED` decide anything."""
+    return {key for key in raw if key.startswith("mm_")}
 
 
 def _integer(raw: Mapping[str, Any], key: str, file: str = "config.json") -> int:
@@ -311,7 +308,7 @@ def _refuse_contradictions(raw: Mapping[str, Any], config: LladaVConfig) -> None
 
 def _vision(raw: Mapping[str, Any]) -> VisionConfig:
     file = "vision_config.json"
-    _only_known(raw, _VISION_USED | _VISION_WITHOUT_EFFECT, file)
+    only_known(raw, _VISION_USED | _VISION_WITHOUT_EFFECT | _prefixed(raw), file)
     defaults = VisionConfig()
     sizes = {
         key: _integer({key: getattr(defaults, key), **raw}, key, file)
