@@ -21,6 +21,7 @@ BUILTIN = Path(__file__).parent / "builtin"
 MODEL_FAMILIES = Path(__file__).parent / "models"
 
 MODELS: Mapping[str, str] = {
+    "DiffusionGemmaForBlockDiffusion": "disp_engine.models.diffusion_gemma:DiffusionGemma",
     "LlavaLLaDAModelLM": "disp_engine.models.llada_v:LladaV",
 }
 """Model families by the `architectures` entry of config.json."""
@@ -42,10 +43,23 @@ def resolve(target: str) -> Any:
 
 
 def load_model(
-    folder: Path, *, device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None
+    folder: Path,
+    *,
+    device: "torch.device | str" = "cpu",
+    dtype: "torch.dtype | None" = None,
+    options: Mapping[str, Any] | None = None,
 ) -> "DiffusionModel":
-    """Load a checkpoint folder through the adapter of its family."""
-    model: DiffusionModel = family(folder).from_folder(folder, device=device, dtype=dtype)
+    """Load a checkpoint folder through the adapter of its family.
+
+    `options` are the family's own settings, for families that have some.
+    """
+    adapter = family(folder)
+    settings = {}
+    if options:
+        if not hasattr(adapter, "settings_type"):
+            raise InvalidRequestError("model_options: this model family has none.")
+        settings = {"settings": adapter.settings_type.of(options)}
+    model: DiffusionModel = adapter.from_folder(folder, device=device, dtype=dtype, **settings)
     return model
 
 

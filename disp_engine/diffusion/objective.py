@@ -24,16 +24,16 @@ def diffusion_loss(
     """(1/B) sum_b 1/(p_b n_b) sum_{masked i} -log P(x_i), n_b the labelled positions of row b."""
     lengths = labelled.sum(dim=1).clamp(min=1)
     weights = (1 / (masking.p * lengths))[:, None].expand(masking.masked.shape)[masking.masked]
-    surprise = _surprise(hidden[masking.masked], labels[masking.masked], logits)
-    return (surprise * weights).sum() / len(hidden)  # Eq. 2
+    losses = surprise(hidden[masking.masked], labels[masking.masked], logits)
+    return (losses * weights).sum() / len(hidden)  # Eq. 2
 
 
-def _surprise(
+def surprise(
     hidden: Float[Tensor, "M D"],
     labels: Int[Tensor, " M"],
     logits: Callable[[Float[Tensor, "M D"]], Float[Tensor, "M V"]],
 ) -> Float[Tensor, " M"]:
-    """-log P of each label in float32; logits are made again in the backward pass."""
+    """-log P of each label, in float32; logits are made again in the backward pass."""
 
     def chunk(rows: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(logits(rows).float(), targets, reduction="none")

@@ -96,6 +96,7 @@ def _settings(spec: RunSpec, settings: DispSettings, outcome: Outcome) -> dict[s
         "hyperparameters": settings.to_json(),
         "retraining": vars(settings.retraining()),
         "generation": vars(outcome.generation),
+        "model_options": dict(spec.model_options),
         "success": dict(spec.success) if spec.success else None,
     }
 

@@ -1,8 +1,9 @@
-"""What one comparison says, and what a family's recordings must offer."""
+"""How one recorded quantity is held against ours."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -25,18 +26,6 @@ class Comparison:
     holds: bool
 
 
-class Recorded(Protocol):
-    """A family's recordings: what was recorded, and what is compared with it."""
-
-    expected: Mapping[str, Tensor]
-    skipped: Mapping[str, str]
-    """Recorded tensors that are not compared, each with the reason."""
-
-    def comparisons(self) -> Iterator[tuple[str, Callable[[], Mapping[str, Comparison]]]]:
-        """What there is to compare, by case; one that raises does not stop the others."""
-        ...
-
-
 def compare(case: str, quantity: str, got: Tensor, want: Tensor, tolerance: float) -> Comparison:
     """Compare values, or ids and masks one by one (the error is then the share that differs)."""
     if got.shape != want.shape:
@@ -51,12 +40,22 @@ def compare(case: str, quantity: str, got: Tensor, want: Tensor, tolerance: floa
 
 
 def named(found: Iterable[Comparison]) -> dict[str, Comparison]:
-    """Comparisons by the name of the tensor they are about."""
     return {f"{c.case}.{c.quantity}": c for c in found}
 
 
-def taken_gradient(parameter: Tensor) -> Tensor:
-    """The gradient of a parameter, which is cleared."""
-    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    parameter.grad = None
-    return gradient
+Case = tuple[str, Callable[[], Mapping[str, Comparison]]]
+"""A case's name, and what compares all that is recorded of it (by tensor name)."""
+
+
+class Recording(Protocol):
+    """A fixture folder and the adapter loaded from it, as each family reads them."""
+
+    expected: Mapping[str, Tensor]
+    skipped: Mapping[str, str]
+    """Recorded tensors that a right implementation cannot reproduce, and why."""
+
+    def __init__(self, folder: Path) -> None: ...
+
+    def cases(self) -> Iterator[Case]:
+        """What there is to compare, found in `meta.json`."""
+        ...

@@ -19,14 +19,14 @@ from disp_engine.models.llada_v.images import tiles_of
 from disp_engine.models.llada_v.weights import NEWLINE, PROJECTOR
 from disp_engine.records import IGNORE, Embedded, Tokens, Turn, VisualFeatures
 from disp_engine.registry import family
-from tests.parity.comparison import (
+from tests.recordings.comparison import (
     ACTIVATION,
     EXACT,
     GRADIENT,
+    Case,
     Comparison,
     compare,
     named,
-    taken_gradient,
 )
 
 SKIPPED = {
@@ -36,7 +36,7 @@ SKIPPED = {
 _SYSTEM_END = "<|eot_id|>"
 
 
-class Recording:
+class LladaVRecording:
     """A fixture folder and the adapter loaded from it."""
 
     skipped = SKIPPED
@@ -92,7 +92,7 @@ class Recording:
         scores: Tensor = self.model.logits(torch.cat([embeddings, masks])[None], rows[None])
         return scores[0]
 
-    def comparisons(self) -> Iterator[tuple[str, Callable[[], Mapping[str, Comparison]]]]:
+    def cases(self) -> Iterator[Case]:
         """What there is to compare, found in `meta.json`."""
         yield "pictures", partial(compare_pictures, self)
         for case in self.meta["cases"]:
@@ -107,7 +107,7 @@ class Recording:
                 yield f"train.{tag}", partial(compare_training, self, tag)
 
 
-def compare_pictures(record: Recording) -> dict[str, Comparison]:
+def compare_pictures(record: LladaVRecording) -> dict[str, Comparison]:
     """Raw pictures against the recorded pixel values."""
     found = []
     for i, picture in enumerate(record.pictures):
@@ -118,7 +118,7 @@ def compare_pictures(record: Recording) -> dict[str, Comparison]:
     return named(found)
 
 
-def compare_case(record: Recording, case: str) -> dict[str, Comparison]:
+def compare_case(record: LladaVRecording, case: str) -> dict[str, Comparison]:
     """All recorded quantities of one prompt, by tensor name."""
     entry, expected = record.meta["cases"][case], record.expected
     quantities: dict[str, Callable[[], Tensor]] = {}
@@ -144,7 +144,7 @@ def compare_case(record: Recording, case: str) -> dict[str, Comparison]:
 
 
 def compare_gradients(
-    record: Recording, case: str, prompt: Embedded, length: int
+    record: LladaVRecording, case: str, prompt: Embedded, length: int
 ) -> dict[str, Comparison]:
     """Gradients of sum(q * logits) with respect to the visual tokens and the parameters."""
     names = [name for name in record.expected if name.startswith(f"{case}.grad_")]
@@ -174,11 +174,18 @@ def compare_gradients(
     }
 
 
-def projector_parameters(record: Recording) -> dict[str, Tensor]:
+def taken_gradient(parameter: Tensor) -> Tensor:
+    """The gradient of a parameter, which is cleared."""
+    gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    parameter.grad = None
+    return gradient
+
+
+def projector_parameters(record: LladaVRecording) -> dict[str, Tensor]:
     return {PROJECTOR + n: value for n, value in record.model.projector.named_parameters()}
 
 
-def compare_prompt(record: Recording, case: str) -> dict[str, Comparison]:
+def compare_prompt(record: LladaVRecording, case: str) -> dict[str, Comparison]:
     """Our rendering, tokenisation and places of the pictures against the recorded ones."""
     turns, entry = record.turns(case), record.meta["cases"][case]
     text = record.model.prompter.prompt_text(turns)
@@ -192,7 +199,7 @@ def compare_prompt(record: Recording, case: str) -> dict[str, Comparison]:
     return named(found)
 
 
-def compare_generation(record: Recording, name: str) -> dict[str, Comparison]:
+def compare_generation(record: LladaVRecording, name: str) -> dict[str, Comparison]:
     """The sampler's ids."""
     settings = record.meta["generation"][name]
     generation = Generation(
@@ -208,7 +215,7 @@ def compare_generation(record: Recording, name: str) -> dict[str, Comparison]:
     return {f"gen.{name}": ids_hold}
 
 
-def compare_training(record: Recording, tag: str) -> dict[str, Comparison]:
+def compare_training(record: LladaVRecording, tag: str) -> dict[str, Comparison]:
     """Labels, masks, loss and projector gradients of a batch."""
     settings = record.meta["training"][tag]
     t, u = record.inputs[f"train.{tag}.t"], record.inputs[f"train.{tag}.u"]
@@ -238,7 +245,7 @@ def compare_training(record: Recording, tag: str) -> dict[str, Comparison]:
     }
 
 
-def tokenised(record: Recording, settings: Mapping[str, Any]) -> list[Tokens]:
+def tokenised(record: LladaVRecording, settings: Mapping[str, Any]) -> list[Tokens]:
     roles = {"human", "gpt"}
     conversations = [record.meta["training"]["conversations"][i] for i in settings["samples"]]
     assert all(turn["from"] in roles for turns in conversations for turn in turns)
@@ -248,7 +255,7 @@ def tokenised(record: Recording, settings: Mapping[str, Any]) -> list[Tokens]:
     ]
 
 
-def examples(record: Recording, settings: Mapping[str, Any], *, width: int) -> list[Embedded]:
+def examples(record: LladaVRecording, settings: Mapping[str, Any], *, width: int) -> list[Embedded]:
     """Embed a batch with its pictures passed as a list, or as a tensor where the width says so."""
     as_list = embedded(record, settings, as_list=True)
     if record.model.collate(as_list).labels.shape[1] == width:
@@ -256,7 +263,9 @@ def examples(record: Recording, settings: Mapping[str, Any], *, width: int) -> l
     return embedded(record, settings, as_list=False)
 
 
-def embedded(record: Recording, settings: Mapping[str, Any], *, as_list: bool) -> list[Embedded]:
+def embedded(
+    record: LladaVRecording, settings: Mapping[str, Any], *, as_list: bool
+) -> list[Embedded]:
     """Embed a batch; its pictures are handed out in order."""
     pictures = [record.pictures[i] for i in settings["images"]]
     features = iter(record.model.encode_images(pictures, as_list=as_list))
@@ -266,7 +275,7 @@ def embedded(record: Recording, settings: Mapping[str, Any], *, as_list: bool) -
     ]
 
 
-def compare_texts(record: Recording, tag: str) -> dict[str, Comparison]:
+def compare_texts(record: LladaVRecording, tag: str) -> dict[str, Comparison]:
     """Our ids and labels of a batch, padded, against what the official collator made."""
     found = []
     rows = tokenised(record, record.meta["training"][tag])
@@ -278,7 +287,7 @@ def compare_texts(record: Recording, tag: str) -> dict[str, Comparison]:
     return named(found)
 
 
-def padded(record: Recording, rows: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "B L"]:
+def padded(record: LladaVRecording, rows: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "B L"]:
     return torch.nn.utils.rnn.pad_sequence(
         list(rows), batch_first=True, padding_value=record.model.prompter.pad
     )
