@@ -1,16 +1,19 @@
 """What a method may know of a model, and nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from disp_engine.diffusion.schedule import Schedule
 from disp_engine.records import Embedded, Tokens, Turn, VisualFeatures
+
+Remasking = Literal["low_confidence", "random", "margin", "entropy"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Generation:
     """How a response is denoised (lengths in tokens; paper B.1 uses 32/32/32).
 
     `steps` None means one token a step. `stop` strings end the answer and are cut off.
+    `remasking` tells what counts as confidence; `schedule` how commits spread over a block.
     """
 
     length: int = 32
@@ -27,6 +31,8 @@ class Generation:
     guidance: float = 0.0
     temperature: float = 0.0
     suffix: str = ""
+    remasking: Remasking = "low_confidence"
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""The training objective: Eq. 2, with the per-row length that LLaDA divides by."""
+"""The training objective: Eq. 2, with the per-row length that LLaDA divides by, or unweighted."""
 
 from collections.abc import Callable
 
@@ -26,6 +26,17 @@ def diffusion_loss(
     weights = (1 / (masking.p * lengths))[:, None].expand(masking.masked.shape)[masking.masked]
     surprise = _surprise(hidden[masking.masked], labels[masking.masked], logits)
     return (surprise * weights).sum() / len(hidden)  # Eq. 2
+
+
+def mean_loss(
+    hidden: Float[Tensor, "B L D"],
+    labels: Int[Tensor, "B L"],
+    masked: Bool[Tensor, "B L"],
+    logits: Callable[[Float[Tensor, "M D"]], Float[Tensor, "M V"]],
+) -> Float[Tensor, ""]:
+    """Mean of -log P(x_i) over all masked positions: Eq. 2 without the weight 1/t (LaViDa)."""
+    surprise = _surprise(hidden[masked], labels[masked], logits)
+    return surprise.sum() / max(1, len(surprise))
 
 
 def _surprise(
