@@ -1,16 +1,19 @@
 """What a method may know of a model, and nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from disp_engine.diffusion.schedule import Schedule
 from disp_engine.records import Embedded, FirstStep, Tokens, Turn, VisualFeatures
+
+Remasking = Literal["low_confidence", "random", "margin", "entropy"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Generation:
 
     `steps` None is the family's own number: in masked diffusion one token a step. `stop` strings
     end the answer and are cut off; None is the end of the family's turn.
+    `remasking` tells what counts as confidence; `schedule` how commits spread over a block.
     """
 
     length: int = 32
@@ -28,6 +32,8 @@ class Generation:
     guidance: float = 0.0
     temperature: float = 0.0
     suffix: str = ""
+    remasking: Remasking = "low_confidence"
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 @runtime_checkable
@@ -47,9 +53,9 @@ class MaskedDenoiser(Protocol):
         self,
         embeddings: Float[Tensor, "B L D"],
         rows: Int[Tensor, "B R"],
-        attended: Bool[Tensor, "B L"] | None = None,
+        attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
     ) -> Float[Tensor, "B R V"]:
-        """Logits at `rows` only; `attended` None lets every position attend to every other."""
+        """Logits at `rows`; `attended` marks keys or [query, key] pairs, None all of them."""
         ...
 
 

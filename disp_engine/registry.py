@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from disp_engine.errors import InvalidModelError, InvalidRequestError
-from disp_engine.models.checkpoint import read_json
+from disp_engine.models.checkpoint import read_json, refuse_remote_code
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,7 @@ MODEL_FAMILIES = Path(__file__).parent / "models"
 MODELS: Mapping[str, str] = {
     "DiffusionGemmaForBlockDiffusion": "disp_engine.models.diffusion_gemma:DiffusionGemma",
     "LlavaLLaDAModelLM": "disp_engine.models.llada_v:LladaV",
+    "LlavaLladaForMaskedDiffusion": "disp_engine.models.lavida:Lavida",
 }
 """Model families by the `architectures` entry of config.json."""
 
@@ -64,7 +65,9 @@ def load_model(
 
 
 def family(folder: Path) -> Any:
-    """The adapter class of a checkpoint folder."""
+    """The adapter class of a checkpoint folder, none of whose configs asks for remote code."""
+    for path in sorted(folder.glob("*config.json")):
+        refuse_remote_code(read_json(path), path.name)
     names = read_json(folder / "config.json").get("architectures")
     for name in names if isinstance(names, list) else []:
         if name in MODELS:

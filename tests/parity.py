@@ -19,6 +19,7 @@ from tests.recordings.comparison import EXACT, Comparison, Recording
 RECORDINGS: Mapping[str, str] = {
     "DiffusionGemmaForBlockDiffusion": "tests.recordings.diffusion_gemma:DiffusionGemmaRecording",
     "LlavaLLaDAModelLM": "tests.recordings.llada_v:LladaVRecording",
+    "LlavaLladaForMaskedDiffusion": "tests.recordings.lavida:LavidaRecording",
 }
 """Readers of recordings by the `architectures` entry of config.json."""
 

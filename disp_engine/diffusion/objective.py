@@ -1,4 +1,4 @@
-"""The training objective: Eq. 2, with the per-row length that LLaDA divides by."""
+"""The training objective: Eq. 2, with the per-row length that LLaDA divides by, or unweighted."""
 
 from collections.abc import Callable
 
@@ -28,12 +28,23 @@ def diffusion_loss(
     return (losses * weights).sum() / len(hidden)  # Eq. 2
 
 
+def mean_loss(
+    hidden: Float[Tensor, "B L D"],
+    labels: Int[Tensor, "B L"],
+    masked: Bool[Tensor, "B L"],
+    logits: Callable[[Float[Tensor, "M D"]], Float[Tensor, "M V"]],
+) -> Float[Tensor, ""]:
+    """Mean of -log P(x_i) over all masked positions: Eq. 2 without the weight 1/t (LaViDa)."""
+    losses = surprise(hidden[masked], labels[masked], logits)
+    return losses.sum() / max(1, len(losses))
+
+
 def surprise(
     hidden: Float[Tensor, "M D"],
     labels: Int[Tensor, " M"],
     logits: Callable[[Float[Tensor, "M D"]], Float[Tensor, "M V"]],
 ) -> Float[Tensor, " M"]:
-    """-log P of each label, in float32; logits are made again in the backward pass."""
+    """-log P of each label in float32; logits are made again in the backward pass."""
 
     def chunk(rows: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(logits(rows).float(), targets, reduction="none")

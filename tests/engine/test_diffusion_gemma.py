@@ -322,7 +322,7 @@ def test_the_revision_holds_the_settings_and_forgets_the_projector(
         ("", {"auto_map": {}}, "auto_map asks for remote code"),
         ("text_config", {"trust_remote_code": True}, "trust_remote_code asks for remote code"),
         ("vision_config", {"auto_map": {}}, "auto_map asks for remote code"),
-        ("text_config", {"_attn_implementation": "a/kernel"}, "_attn_implementation is unknown"),
+        ("text_config", {"_attn_implementation": "a/b"}, "_attn_implementation asks for remote"),
         ("text_config", {"hidden_size": "64"}, "hidden_size must be a positive integer"),
         ("text_config", {"num_kv_shared_layers": 2}, "num_kv_shared_layers is not supported"),
         ("text_config", {"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),

@@ -29,8 +29,10 @@ from disp_engine.models.diffusion_gemma.hiding import GemmaSettings, hidden_rows
 from disp_engine.models.diffusion_gemma.images import Patcher, Patches
 from disp_engine.models.diffusion_gemma.prompt import Prompter
 from disp_engine.models.diffusion_gemma.sampler import Sampler, until_end
+from disp_engine.models.diffusion_gemma.weights import PROJECTOR, memory, read, shapes
+from disp_engine.models.inspection import Blueprint
 from disp_engine.models.projector import save_projector
-from disp_engine.models.tensors import fingerprint, read_tensors, weight_files
+from disp_engine.models.tensors import Checkpoint, check_names
 from disp_engine.records import (
     IGNORE,
     IMAGE_TOKEN,
@@ -43,7 +45,6 @@ from disp_engine.records import (
 
 __all__ = ["PROJECTOR", "DiffusionGemma", "GemmaSettings"]
 
-PROJECTOR = "model.encoder.embed_vision.embedding_projection."
 _PICTURES_AT_ONCE = 16
 
 
@@ -51,6 +52,10 @@ class DiffusionGemma:
     """The adapter; only `projector` asks for gradients."""
 
     settings_type: ClassVar[type[GemmaSettings]] = GemmaSettings
+    projector_prefix: ClassVar[str] = PROJECTOR
+    loading: ClassVar[str] = (
+        "model.load_state_dict(safetensors.torch.load_file({path!r}), strict=False)"
+    )
 
     def __init__(
         self,
@@ -85,12 +90,33 @@ class DiffusionGemma:
         facts, settings = GemmaFolder.read(folder), settings or GemmaSettings()
         has_words = (folder / "tokenizer.json").is_file()
         prompter = Prompter.from_folder(folder) if has_words else None
-        tensors = read_tensors(weight_files(folder))
-        revision = _revision(fingerprint(list(facts.files), tensors, PROJECTOR), settings)
+        checkpoint = cls.checkpoint(folder)
+        check_names(shapes(facts.config), checkpoint)
+        tensors, weights = read(checkpoint, facts.files)
+        revision = _revision(weights, settings)
         kind = dtype or next(iter(tensors.values())).dtype
         backbone = Backbone.assembled(facts.config, tensors, kind)
         backbone.model.to(device)
         return cls(facts, backbone, prompter, revision, settings)
+
+    @classmethod
+    def checkpoint(cls, folder: Path) -> Checkpoint:
+        """The folder's weight files by their headers."""
+        return Checkpoint.from_folder(folder)
+
+    @classmethod
+    def check(cls, folder: Path) -> None:
+        """Raise InvalidModelError unless config, tokenizer and headers fit one another."""
+        check_names(shapes(GemmaFolder.read(folder).config), cls.checkpoint(folder))
+        Prompter.from_folder(folder)
+
+    @classmethod
+    def blueprint(cls, folder: Path, dtype: str) -> Blueprint:
+        """Sizes, names and memory of the model that the folder's config plans."""
+        facts = GemmaFolder.read(folder)
+        tensors = shapes(facts.config)
+        sizes = facts.config.to_dict()
+        return Blueprint(sizes, tensors, memory(facts.config, facts.soft_tokens, tensors, dtype))
 
     @property
     def prompter(self) -> Prompter:

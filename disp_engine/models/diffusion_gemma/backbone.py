@@ -26,9 +26,6 @@ from transformers.utils import logging
 from disp_engine.errors import InvalidModelError
 from disp_engine.records import Embedded
 
-TIED = "model.encoder.language_model."
-"""The encoder's text weights are the decoder's; files hold only its `layer_scalar` buffers."""
-
 
 @dataclass(frozen=True)
 class Prompts:
@@ -100,7 +97,8 @@ class Backbone:
     ) -> "Backbone":
         """Give transformers' model the tensors; every one must be used and none be missing."""
         with _without_progress_bar():
-            model, told = DiffusionGemmaForBlockDiffusion.from_pretrained(
+            library: Any = DiffusionGemmaForBlockDiffusion
+            model, told = library.from_pretrained(
                 None,
                 config=config,
                 state_dict=dict(tensors),
@@ -108,15 +106,9 @@ class Backbone:
                 output_loading_info=True,
                 attn_implementation="sdpa",
             )
-        if told["mismatched_keys"]:
-            name, found, wanted = sorted(told["mismatched_keys"])[0]
-            raise InvalidModelError(
-                f"{name} has shape {tuple(found)} where {tuple(wanted)} is needed."
-            )
-        for problem in ("missing", "unexpected"):
-            if names := sorted(told[f"{problem}_keys"]):
-                shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-                raise InvalidModelError(f"The weights do not fit: {len(names)} {problem}: {shown}.")
+        left = [*told["missing_keys"], *told["unexpected_keys"], *told["mismatched_keys"]]
+        if left:
+            raise InvalidModelError(f"The weights do not fit: {sorted(map(str, left))[0]}.")
         return cls(model)
 
     @property
@@ -190,8 +182,8 @@ class Backbone:
     def logits(self, hidden: Float[Tensor, "*R D"]) -> Float[Tensor, "*R V"]:
         """Vocabulary logits in float32, softly capped."""
         cap = self.model.final_logit_softcapping
-        scores: Tensor = self.model.lm_head(hidden).float()
-        return torch.tanh(scores / cap) * cap
+        scores: Tensor = torch.tanh(self.model.lm_head(hidden).float() / cap) * cap
+        return scores
 
     def _following(self, prefix: Prefix, length: int) -> Int[Tensor, "B T"]:
         steps = torch.arange(length, device=prefix.next_position.device)
@@ -238,13 +230,14 @@ class Backbone:
 
 @contextmanager
 def _without_progress_bar() -> Iterator[None]:
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    library: Any = logging
+    shown = library.is_progress_bar_enabled()
+    library.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            library.enable_progress_bar()
 
 
 def _weighed(mask: Bool[Tensor, "B 1 Q K"], gate: Float[Tensor, "B K"]) -> Float[Tensor, "B 1 Q K"]:

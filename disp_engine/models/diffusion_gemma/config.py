@@ -1,6 +1,6 @@
 """What a DiffusionGemma folder says of itself, read as plain JSON and never as code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from transformers.models.diffusion_gemma.configuration_diffusion_gemma import DiffusionGemmaConfig
 
 from disp_engine.errors import InvalidModelError
-from disp_engine.models.checkpoint import only_known, read_json
+from disp_engine.models.checkpoint import read_json, refuse_remote_code
 
 _FILE = "config.json"
 _EITHER = {"architectures", "dtype", "initializer_range", "model_type", "torch_dtype",
@@ -95,11 +95,19 @@ class GemmaFolder:
         )
 
 
+def _only_known(raw: Mapping[str, Any], known: Set[str], file: str) -> None:
+    """Refuse keys that ask for code, and keys of which nobody here knows what they change."""
+    refuse_remote_code(raw, file)
+    for key in raw:
+        if key not in known:
+            raise InvalidModelError(f"{file}: key {key} is unknown; remove it if it has no effect.")
+
+
 def _check(raw: Mapping[str, Any]) -> None:
-    only_known(raw, _TOP, _FILE)
+    _only_known(raw, _TOP, _FILE)
     text, vision = _part(raw, "text_config"), _part(raw, "vision_config")
-    only_known(text, _TEXT | set(_SWITCHED_OFF), f"{_FILE}: text_config")
-    only_known(vision, _VISION, f"{_FILE}: vision_config")
+    _only_known(text, _TEXT | set(_SWITCHED_OFF), f"{_FILE}: text_config")
+    _only_known(vision, _VISION, f"{_FILE}: vision_config")
     for key, allowed in _SWITCHED_OFF.items():
         if text.get(key) not in allowed:
             raise InvalidModelError(f"{_FILE}: {key} is not supported in DiffusionGemma.")
@@ -144,9 +152,9 @@ def _without(raw: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
 def _sampling(folder: Path, config: Any) -> Sampling:
     path = folder / "generation_config.json"
     raw = read_json(path) if path.is_file() else {}
-    only_known(raw, _GENERATION, path.name)
+    _only_known(raw, _GENERATION, path.name)
     inner = raw.get("sampler_config") or {}
-    only_known(inner, {"_cls_name", "entropy_bound"}, f"{path.name}: sampler_config")
+    _only_known(inner, {"_cls_name", "entropy_bound"}, f"{path.name}: sampler_config")
     if inner.get("_cls_name", "EntropyBoundSamplerConfig") != "EntropyBoundSamplerConfig":
         raise InvalidModelError(f"{path.name}: sampler {inner['_cls_name']!r} is not supported.")
     given = {

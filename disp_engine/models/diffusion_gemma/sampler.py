@@ -8,6 +8,7 @@ Letters: B rows, T canvas, V vocabulary.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -54,16 +55,18 @@ class Sampler:
         done = ended.clone()
         canvas = self._noise(generators, done, None)
         best, guess = canvas, None
-        rules = EntropyBoundSampler(
+        rules: Any = EntropyBoundSampler(
             EntropyBoundSamplerConfig(self.sampling.entropy_bound),
             self.length,
             self.backbone.config.vocab_size,
             self.steps,
         )
-        cool = LinearTemperatureScheduleLogitsProcessor(
+        cool: Any = LinearTemperatureScheduleLogitsProcessor(
             self.sampling.t_min, self.sampling.t_max, self.steps
         )
-        stop = StableAndConfidentStoppingCriteria(self.sampling.stability, self.sampling.confidence)
+        stop: Any = StableAndConfidentStoppingCriteria(
+            self.sampling.stability, self.sampling.confidence
+        )
         for step in range(self.steps, 0, -1):
             raw = self.backbone.logits(self.backbone.decode(prefix, canvas, guess))
             logits = cool(canvas, raw, cur_step=torch.tensor(step, dtype=torch.int32))
