@@ -161,7 +161,7 @@ def test_a_hidden_token_no_longer_tells_anything(model: DiffusionGemma, hiding: 
     )
     canvas = torch.arange(CANVAS)[None]
     one, two, seen = (model.backbone.decode(p, canvas) for p in (first, second, open_))
-    torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
     assert not torch.allclose(one, seen, atol=1e-4)
 
 
@@ -172,7 +172,8 @@ def test_random_stand_ins_are_embeddings_of_tokens_and_always_the_same(
     prompt = asked(model, QUESTION, (64, 48))
     chosen = torch.ones(int(prompt.visual().sum()), dtype=torch.bool)
     rows = model.hide(prompt, chosen).embeddings[prompt.visual()] / 64**0.5
-    distances = torch.cdist(rows, model.backbone.embedding)
+    exactly = "donot_use_mm_for_euclid_dist"
+    distances = torch.cdist(rows, model.backbone.embedding, compute_mode=exactly)
     assert float(distances.min(dim=1).values.max()) < 1e-4
     step = model.first_step([prompt], CANVAS, CANVAS, seed=0)
     torch.testing.assert_close(step.hidden[0][prompt.visual()], rows * 64**0.5)
@@ -206,11 +207,11 @@ def test_the_estimate_is_that_of_the_average_over_the_canvases(
 ) -> None:
     model = with_settings(model, GemmaSettings(hiding=hiding, canvases=2))
     prompt = asked(model, QUESTION, (24, 24))
-    settings = SaliencySettings(probes=40, top_logits=3, rows=2, length=CANVAS)
+    settings = SaliencySettings(probes=200, top_logits=3, rows=2, length=CANVAS)
     exact = exact_saliency(model, prompt, settings)
     (found,) = estimate_saliency(model, [prompt], settings)
     assert ((found.scores - exact).abs() < 6 * found.standard_error).all()
-    assert float(exact.sum()) > 0
+    assert float(found.scores.sum() / exact.sum()) == pytest.approx(1, abs=0.4)
 
 
 def test_labels_are_those_of_the_last_answer_and_the_end_of_its_turn(

@@ -158,7 +158,7 @@ class DiffusionGemma:
             pixel_values=patches.pixels.to(self.device),
             pixel_position_ids=patches.positions.to(self.device),
         ).last_hidden_state
-        return list(torch.split(pooled, patches.soft_tokens))
+        return list(torch.split(pooled, list(patches.soft_tokens)))
 
     def project(self, features: Float[Tensor, "P C"]) -> Float[Tensor, "P D"]:
         """Visual tokens, in the model's dtype; unlike text they are not scaled by sqrt(D)."""
@@ -256,7 +256,8 @@ class DiffusionGemma:
         ).to(self.device)
         prompts = len(prefix.attended)
         hidden = self.backbone.decode(prefix.repeated(count), noise.repeat(prompts, 1))[:, :rows]
-        return self.backbone.logits(hidden).unflatten(0, (prompts, count)).flatten(1, 2)
+        logits = self.backbone.logits(hidden)
+        return logits.reshape(prompts, count * rows, logits.shape[-1])
 
     def denoise(
         self,

@@ -31,7 +31,7 @@ from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llava.memory import memory
 from disp_engine.models.llava.projector import save_projector
 from disp_engine.models.llava.siglip import SiglipTower, build_projector
-from disp_engine.models.tensors import Checkpoint
+from disp_engine.models.tensors import Checkpoint, check_names
 from disp_engine.records import (
     IGNORE,
     IMAGE_TOKEN,
@@ -158,7 +158,7 @@ class LlavaModel(ABC):
     @classmethod
     def _checked(cls, folder: Path, config: LlavaConfig) -> Checkpoint:
         checkpoint = cls.checkpoint(folder)
-        weights.check_names(weights.shapes(Modules.empty(config).named()), checkpoint)
+        check_names(weights.shapes(Modules.empty(config).named()), checkpoint)
         return checkpoint
 
     @classmethod
