@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
@@ -41,6 +41,7 @@ class Blueprint:
     memory: Memory
 
 
+@runtime_checkable
 class Family(Protocol):
     """What inspecting and exporting need of an adapter's class."""
 
