@@ -16,12 +16,11 @@ from safetensors.torch import save_file
 
 from disp_engine.errors import InvalidModelError, InvalidRequestError
 from disp_engine.models.inspection import SUMS, Family, sha256
-from disp_engine.models.tensors import PICKLES, Checkpoint, Entry
+from disp_engine.models.tensors import FLOATS, PICKLES, Checkpoint, Entry
 from disp_engine.registry import family
 
 _PIECE = 8 * 2**20
 _LEFT_OUT = {*PICKLES, ".py", ".safetensors"}
-_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def export_projector(folder: Path, projector: Path, out: Path) -> Exported:
     adapter: Family = family(folder)
     places = _places(adapter, adapter.checkpoint(folder), projector)
     tensors = {
-        entry.name: torch.frombuffer(bytearray(data), dtype=_TYPES[entry.dtype]).reshape(
+        entry.name: torch.frombuffer(bytearray(data), dtype=FLOATS[entry.dtype]).reshape(
             entry.shape
         )
         for entry, data in places
@@ -101,7 +100,9 @@ def _places(adapter: Family, checkpoint: Checkpoint, projector: Path) -> list[tu
                 f"{projector.name}: {name} has shape {given.entries[name].shape} where "
                 f"{entry.shape} is needed."
             )
-        value = given.tensor(name).to(_TYPES[entry.dtype]).contiguous()
+        if entry.dtype not in FLOATS:
+            raise InvalidModelError(f"{entry.file.name}: {name} has dtype {entry.dtype}.")
+        value = given.tensor(name).to(FLOATS[entry.dtype]).contiguous()
         places.append((entry, value.view(torch.uint8).numpy().tobytes()))
     return places
 

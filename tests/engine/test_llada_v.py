@@ -239,6 +239,7 @@ def test_a_pickle_is_refused_with_the_way_out(folder: Path) -> None:
 
 
 def test_a_shard_outside_the_folder_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     index = {"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InvalidModelError, match=r"elsewhere\.safetensors"):

@@ -175,6 +175,7 @@ def test_an_export_is_the_checkpoint_with_another_projector(
         shard(folder)
     (folder / "mm_projector.bin").write_bytes(b"\x80\x02stale")
     (folder / "modeling_evil.py").write_text("import os")
+    (folder / "LICENSE").write_text("mine")
     done = export_checkpoint(folder, projector, tmp_path / "out")
     after = Checkpoint.from_folder(tmp_path / "out")
     assert after.entries.keys() == before.keys()
