@@ -7,21 +7,20 @@ are replaced while the rest streams by. The weights are never in memory together
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import save_file
 
 from disp_engine.errors import InvalidModelError, InvalidRequestError
 from disp_engine.models.inspection import SUMS, Family, sha256
-from disp_engine.models.tensors import PICKLES, Checkpoint, Entry
+from disp_engine.models.tensors import FLOATS, PICKLES, Checkpoint, Entry
 from disp_engine.registry import family
 
 _PIECE = 8 * 2**20
 _LEFT_OUT = {*PICKLES, ".py", ".safetensors"}
-_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,10 @@ class Exported:
     left_out: tuple[str, ...]
     loading: str
 
+    def to_json(self) -> dict[str, Any]:
+        """What was written as plain values."""
+        return asdict(self)
+
 
 def export_checkpoint(folder: Path, projector: Path, out: Path) -> Exported:
     """Write a copy of `folder` with another projector; `out` appears when it is whole.
@@ -43,12 +46,11 @@ def export_checkpoint(folder: Path, projector: Path, out: Path) -> Exported:
     Pickles and code of the folder stay behind: a stale `mm_projector.bin` would be loaded in the
     projector's place. A card does too, since its hashes tell of other weights.
     """
+    _refuse_existing(out)
     adapter: Family = family(folder)
     adapter.check(folder)
     checkpoint = adapter.checkpoint(folder)
     places = _places(adapter, checkpoint, projector)
-    if out.exists():
-        raise InvalidRequestError(f"{out} is there already; name a folder that is not.")
     draft = out.with_name(f".{out.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -61,21 +63,27 @@ def export_checkpoint(folder: Path, projector: Path, out: Path) -> Exported:
     sums = {name: sha256(draft / name) for name in names}
     (draft / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
     os.replace(draft, out)
-    return Exported(sums, tuple(rewritten), left_out, "load the folder as the original is loaded")
+    return Exported(sums, tuple(rewritten), left_out, "Load the folder as the original is loaded.")
 
 
 def export_projector(folder: Path, projector: Path, out: Path) -> Exported:
     """Write the projector alone, in the types of the folder's weights."""
+    _refuse_existing(out)
     adapter: Family = family(folder)
     places = _places(adapter, adapter.checkpoint(folder), projector)
     tensors = {
-        entry.name: torch.frombuffer(bytearray(data), dtype=_TYPES[entry.dtype]).reshape(
+        entry.name: torch.frombuffer(bytearray(data), dtype=FLOATS[entry.dtype]).reshape(
             entry.shape
         )
         for entry, data in places
     }
     save_file(tensors, out)
     return Exported({out.name: sha256(out)}, (out.name,), (), adapter.loading.format(path=str(out)))
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise InvalidRequestError(f"{out} is there already; name what is not.")
 
 
 def _places(adapter: Family, checkpoint: Checkpoint, projector: Path) -> list[tuple[Entry, bytes]]:
@@ -92,7 +100,9 @@ def _places(adapter: Family, checkpoint: Checkpoint, projector: Path) -> list[tu
                 f"{projector.name}: {name} has shape {given.entries[name].shape} where "
                 f"{entry.shape} is needed."
             )
-        value = given.tensor(name).to(_TYPES[entry.dtype]).contiguous()
+        if entry.dtype not in FLOATS:
+            raise InvalidModelError(f"{entry.file.name}: {name} has dtype {entry.dtype}.")
+        value = given.tensor(name).to(FLOATS[entry.dtype]).contiguous()
         places.append((entry, value.view(torch.uint8).numpy().tobytes()))
     return places
 
@@ -130,9 +140,11 @@ def _copy_rest(folder: Path, draft: Path) -> tuple[list[str], tuple[str, ...]]:
     """Copy configs and tokenizer; return what was copied and what stays behind."""
     copied, left_out = [], []
     for path in sorted(folder.iterdir()):
+        if (draft / path.name).exists():
+            continue
         if not path.is_file() or path.suffix in _LEFT_OUT or path.name in {SUMS, "card.yaml"}:
             left_out.append(path.name)
         else:
             shutil.copyfile(path, draft / path.name)
             copied.append(path.name)
-    return copied, tuple(name for name in left_out if not name.endswith(".safetensors"))
+    return copied, tuple(left_out)

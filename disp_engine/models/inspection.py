@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
@@ -41,6 +41,7 @@ class Blueprint:
     memory: Memory
 
 
+@runtime_checkable
 class Family(Protocol):
     """What inspecting and exporting need of an adapter's class."""
 
@@ -131,9 +132,11 @@ def verify_model(folder: Path) -> Verification:
             checkpoint.tensor(name)
         except InvalidModelError as error:
             problems.append(str(error))
-    used = sorted({*folder.glob("*.json"), *checkpoint.files})
+    promises = promised_sha256(folder)
+    promised_files = {path for path in folder.iterdir() if path.is_file() and path.name in promises}
+    used = sorted({*folder.glob("*.json"), *checkpoint.files, *promised_files})
     found = {path.name: sha256(path) for path in used}
-    for name, promised in promised_sha256(folder).items():
+    for name, promised in promises.items():
         if found.get(name) != promised:
             problems.append(f"{name}: sha256 is not the promised {promised}.")
     ignored = tuple(path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES)

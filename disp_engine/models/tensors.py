@@ -24,7 +24,7 @@ WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
-_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _MAGIC = (b"PK\x03\x04", b"\x80")  # torch.save's zip archive, and a bare pickle
 
 
@@ -90,10 +90,10 @@ class Checkpoint:
     def tensor(self, name: str) -> Tensor:
         """Read one tensor; all of its values are finite."""
         entry = self.entries[name]
-        if entry.dtype not in _FLOATS:
+        if entry.dtype not in FLOATS:
             raise InvalidModelError(
                 f"{entry.file.name}: {entry.name} has dtype {entry.dtype}; weights must be "
-                f"{', '.join(_FLOATS)}."
+                f"{', '.join(FLOATS)}."
             )
         found: Tensor = self._file(entry.file).get_tensor(entry.name)
         if not bool(torch.isfinite(found).all()):
@@ -180,7 +180,7 @@ def _entry(path: Path, name: str, told: Any) -> Entry:
         ) from error
     if not whole or end < begin:
         raise InvalidModelError(f"{path.name}: {name} has impossible sizes.")
-    if dtype in _FLOATS and end - begin != math.prod(shape) * _FLOATS[dtype].itemsize:
+    if dtype in FLOATS and end - begin != math.prod(shape) * FLOATS[dtype].itemsize:
         raise InvalidModelError(
             f"{path.name}: {name} takes {end - begin} bytes, which {dtype} {shape} does not."
         )

@@ -239,6 +239,7 @@ def test_a_pickle_is_refused_with_the_way_out(folder: Path) -> None:
 
 
 def test_a_shard_outside_the_folder_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     index = {"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InvalidModelError, match=r"elsewhere\.safetensors"):
@@ -272,3 +273,54 @@ def test_the_registry_finds_the_family_by_architecture(folder: Path) -> None:
     rewrite_config(folder, architectures=["SomethingElse"])
     with pytest.raises(InvalidModelError, match="SomethingElse"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_a_projector_that_can_learn(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    small = LladaV.from_folder(FIXTURE, dtype=dtype)
+    assert {value.dtype for value in small.language.parameters()} == {dtype}
+    assert {value.dtype for value in small.projector.parameters()} == {torch.float32}
+    (features,) = small.encode_images([picture(0)])
+    assert features.tiles.dtype == dtype
+    prompt = small.embed(small.tokenise_prompt(QUESTION), [features])
+    assert len(small.denoise([prompt], Generation(4, 4, stop=()))[0]) == 4
+    example = small.embed(small.tokenise_example(EXAMPLE), [features])
+    loss = small.noised_loss([example], torch.Generator().manual_seed(0))
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.isfinite()
+    assert all(value.grad.isfinite().all() for value in small.projector.parameters())  # type: ignore[union-attr]
+    small.save_projector(tmp_path / "p.safetensors")
+    assert {value.dtype for value in load_file(tmp_path / "p.safetensors").values()} == {dtype}
+
+
+def test_half_precision_says_what_float32_says(model: LladaV) -> None:
+    """On logits of this size bfloat16 rounds by some hundredths of the largest."""
+    small = LladaV.from_folder(FIXTURE, dtype=torch.bfloat16)
+    rows = torch.tensor([[0, 50, 200]])
+    embedded = model.embed(model.tokenise_prompt(QUESTION), model.encode_images([picture(0)]))
+    exact = model.logits(embedded.embeddings[None], rows)
+    rounded = small.logits(embedded.embeddings[None].bfloat16(), rows).float()
+    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_two_pictures_as_one_tensor_have_no_newlines(model: LladaV) -> None:
+    tokens = model.tokenise_prompt([Turn("human", "<image> <image>\nWhich?")])
+    sizes = ((56, 56), (90, 50))
+    pictures = [picture(i, size) for i, size in enumerate(sizes)]
+    as_tensor = model.embed(tokens, model.encode_images(pictures, as_list=False))
+    side = model.config.vision.side
+    assert [end - start for start, end in as_tensor.spans] == [side**2] * 2
+    as_list = model.embed(tokens, model.encode_images(pictures))
+    assert all(end - start > side**2 for start, end in as_list.spans)
+
+
+def test_a_pickled_projector_is_refused_with_the_way_out(model: LladaV, tmp_path: Path) -> None:
+    path = tmp_path / "mm_projector.bin"
+    torch.save({"model.mm_projector.0.bias": torch.zeros(64)}, path)
+    with pytest.raises(InvalidModelError, match=r"mm_projector\.bin is a pickle.*save_file"):
+        load_projector(model.projector, path)
+    path.rename(path.with_suffix(".safetensors"))
+    with pytest.raises(InvalidModelError, match=r"mm_projector\.safetensors is a pickle"):
+        load_projector(model.projector, path.with_suffix(".safetensors"))

@@ -4,7 +4,6 @@ Paper: https://arxiv.org/abs/2505.16839. Letters: B batch, L positions, D width,
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,8 +14,6 @@ from disp_engine.diffusion.forward import Masking, complementary_masks
 from disp_engine.diffusion.objective import mean_loss
 from disp_engine.models.lavida.config import LavidaConfig
 from disp_engine.models.lavida.prompt import Prompter
-from disp_engine.models.llava.chat import ChatPrompter
-from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.model import Collated, LlavaModel
 from disp_engine.records import IGNORE, Embedded
 
@@ -33,8 +30,9 @@ class Lavida(LlavaModel):
     defends them, or PREFIX, in which a prompt does not see its response.
     """
 
-    Config: ClassVar[type[LlavaConfig]] = LavidaConfig
-    Prompter: ClassVar[type[ChatPrompter]] = Prompter
+    config_class = LavidaConfig
+    prompter_class = Prompter
+    prompter: Prompter
 
     def logits(
         self,

@@ -1,7 +1,7 @@
 """LaViDa's `config.json`: the keys of LLaDA's own code (OLMo's) beside LLaVA's."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from disp_engine.models.llava.config import (
     LlavaConfig,
@@ -74,7 +74,7 @@ class LavidaConfig(LlavaConfig):
     """The part of `config.json` that decides what LaViDa computes."""
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Self:
+    def from_folder(cls, folder: Path) -> "LavidaConfig":
         """Read the folder's JSON files."""
         raw, vision = read_config(folder, _USED | _FIXED.keys() | _WITHOUT_EFFECT)
         only_these(raw, _FIXED, "LaViDa")

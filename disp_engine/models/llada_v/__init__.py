@@ -22,8 +22,8 @@ __all__ = ["Collated", "LladaV"]
 class LladaV(LlavaModel):
     """The adapter; only `projector` asks for gradients."""
 
-    Config = LladaVConfig
-    Prompter = Prompter
+    config_class = LladaVConfig
+    prompter_class = Prompter
 
     def training_loss(
         self,

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int
@@ -28,6 +28,9 @@ SYSTEM = (
 _ROLES = {"human": "user", "gpt": "assistant"}
 
 
+P = TypeVar("P", bound="ChatPrompter")
+
+
 class ChatPrompter(ABC):
     """Renders conversations; every special id is looked up by its string."""
 
@@ -41,7 +44,7 @@ class ChatPrompter(ABC):
         self.eot = self._id(EOT)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Self:
+    def from_folder(cls: type[P], folder: Path) -> P:
         """Read `tokenizer.json`, the only tokenizer file that holds no code."""
         path = folder / "tokenizer.json"
         if not path.is_file():
@@ -87,11 +90,13 @@ class ChatPrompter(ABC):
         turn.
         """
         answered = turns[1:] if turns and turns[0].role == "gpt" else turns
-        texts = [
-            (turn.role, _message(_ROLES[turn.role], _picture_first(turn.text))) for turn in answered
+        found: list[tuple[str, list[int]]] = [
+            ("system", self._encode(BOS + _message("system", SYSTEM)))
         ]
-        texts = [("system", BOS + _message("system", SYSTEM)), *texts]
-        return [(role, self._encode(text)) for role, text in texts]
+        for turn in answered:
+            text = _message(_ROLES[turn.role], _picture_first(turn.text))
+            found.append((turn.role, self._encode(text)))
+        return found
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of the text alone, without BOS."""

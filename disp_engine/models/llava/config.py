@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from disp_engine.errors import InvalidModelError
 from disp_engine.models.checkpoint import read_json, refuse_remote_code
@@ -134,6 +134,9 @@ class VisionConfig:
         return self.image_size // self.patch_size
 
 
+C = TypeVar("C", bound="LlavaConfig")
+
+
 @dataclass(frozen=True)
 class LlavaConfig:
     """What decides what a model computes; fields bear the names that LLaDA-V's file has.
@@ -181,7 +184,7 @@ class LlavaConfig:
         return math.ceil(side / 2) if self.pooled else side
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Self:
+    def from_folder(cls: type[C], folder: Path) -> C:
         """Read the folder's JSON files as the family has them."""
         raise NotImplementedError(f"{cls.__name__} reads no folder.")
 
@@ -237,7 +240,7 @@ def pictures(raw: Mapping[str, Any], vision: VisionConfig, longest: int) -> dict
     return fields
 
 
-def sizes(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, int]:
+def sizes(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The language model's sizes; `names` are the file's keys for our fields."""
     heads, groups = names["num_attention_heads"], names["num_key_value_heads"]
     filled = dict(raw)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -68,7 +68,7 @@ class Modules:
     newline: "Newline | None"
 
     @classmethod
-    def empty(cls, config: LlavaConfig) -> Self:
+    def empty(cls, config: LlavaConfig) -> "Modules":
         """Build the parts on the `meta` device: sizes without weights."""
         with torch.device("meta"):
             return cls(
@@ -97,11 +97,14 @@ class Newline(nn.Module):
         self.image_newline = nn.Parameter(torch.empty(width))
 
 
+M = TypeVar("M", bound="LlavaModel")
+
+
 class LlavaModel(ABC):
     """What the families' adapters have in common; only `projector` asks for gradients."""
 
-    Config: ClassVar[type[LlavaConfig]]
-    Prompter: ClassVar[type[ChatPrompter]]
+    config_class: ClassVar[type[LlavaConfig]]
+    prompter_class: ClassVar[type[ChatPrompter]]
     projector_prefix: ClassVar[str] = weights.PROJECTOR
     loading: ClassVar[str] = (
         "model.load_state_dict(safetensors.torch.load_file({path!r}), strict=False)"
@@ -120,13 +123,13 @@ class LlavaModel(ABC):
 
     @classmethod
     def from_folder(
-        cls,
+        cls: type[M],
         folder: Path,
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         vocabulary: int | None = None,
-    ) -> Self:
+    ) -> M:
         """Load a checkpoint folder in the official layout; no code in it is ever run.
 
         `dtype` None keeps that of the files. `vocabulary` is the number of rows of the softmax:
@@ -146,7 +149,10 @@ class LlavaModel(ABC):
     def _described(
         cls, folder: Path, vocabulary: int | None = None
     ) -> tuple[LlavaConfig, ChatPrompter, int]:
-        config, prompter = cls.Config.from_folder(folder), cls.Prompter.from_folder(folder)
+        config, prompter = (
+            cls.config_class.from_folder(folder),
+            cls.prompter_class.from_folder(folder),
+        )
         rows = prompter.size if vocabulary is None else vocabulary
         if not prompter.size <= rows <= config.vocab_size:
             raise InvalidModelError(
@@ -175,7 +181,7 @@ class LlavaModel(ABC):
     @classmethod
     def blueprint(cls, folder: Path, dtype: str) -> Blueprint:
         """Sizes, names and memory of the model that the folder's config plans."""
-        config = cls.Config.from_folder(folder)
+        config = cls.config_class.from_folder(folder)
         tensors = weights.shapes(Modules.empty(config).named())
         return Blueprint(asdict(config), tensors, memory(config, tensors, dtype))
 
