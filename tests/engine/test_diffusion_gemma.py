@@ -282,7 +282,8 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_rows_and_only_the_projector_lear
         )
         for i in range(2)
     ]  # fmt: skip
-    assert float(together) == pytest.approx(float(sum(alone)) / 2, rel=1e-4)
+    mean = sum(loss.item() for loss in alone) / 2
+    assert together.item() == pytest.approx(mean, rel=1e-4)
     together.backward()
     gradient = model.projector.get_parameter("weight").grad
     assert gradient is not None and gradient.isfinite().all() and gradient.abs().sum() > 0
