@@ -60,14 +60,14 @@ class Prompts:
 class Prefix:
     """What the encoder has left of B rows: their cache, who may be read, where they go on.
 
-    `gate` [B L] weighs each position's share of the attention (1 as it is, 0 dropped), for those
+    `hidden` are the states of the N rows that were read last. `gate` [B L] weighs each position's share of the attention (1 as it is, 0 dropped), for those
     who differentiate in it.
     """
 
     cache: Any
     attended: Bool[Tensor, "B L"]
     next_position: Int[Tensor, " B"]
-    hidden: Float[Tensor, "B L D"]
+    hidden: Float[Tensor, "B N D"]
     gate: Float[Tensor, "B L"] | None = None
 
     def repeated(self, times: int) -> "Prefix":
@@ -210,7 +210,7 @@ class Backbone:
 
     def _decoder_masks(
         self, prefix: Prefix, length: int
-    ) -> dict[str, Float[Tensor, "B 1 1 K"] | Bool[Tensor, "B 1 T K"] | None]:
+    ) -> dict[str, Float[Tensor, "B 1 T _K"] | Bool[Tensor, "B 1 T _K"] | None]:
         """The canvas sees all of itself and what each kind of layer has kept of the prefix."""
         kinds = dict(zip(self.config.layer_types, prefix.cache.layers, strict=True))
         if prefix.gate is None and bool(prefix.attended.all()):
