@@ -60,8 +60,8 @@ class Prompts:
 class Prefix:
     """What the encoder has left of B rows: their cache, who may be read, where they go on.
 
-    `hidden` are the states of the N rows that were read last. `gate` [B L] weighs each position's share of the attention (1 as it is, 0 dropped), for those
-    who differentiate in it.
+    `hidden` are the states of the N positions that were read last. `gate` weighs each position's
+    share of the attention (1 as it is, 0 dropped), for those who differentiate in it.
     """
 
     cache: Any
