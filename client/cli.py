@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from client.config import DATA_FOLDER, MODEL, NotConfigured, find_connection
 from client.errors import Broken, DispError, JobFailed, NotAuthorised, ServiceError, Unavailable
+from client.models import export, models
 from client.sdk import Client
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus
@@ -42,6 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(models, name="models")
+app.command()(export)
 
 Url = Annotated[str | None, typer.Option(help="The service's URL (DISP_URL).")]
 ApiKey = Annotated[str | None, typer.Option(help="The API key (DISP_API_KEY).")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from disp_engine.errors import InvalidModelError, InvalidRequestError
-from disp_engine.models.checkpoint import read_json
+from disp_engine.models.checkpoint import read_json, refuse_remote_code
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,9 @@ BUILTIN = Path(__file__).parent / "builtin"
 MODEL_FAMILIES = Path(__file__).parent / "models"
 
 MODELS: Mapping[str, str] = {
+    "DiffusionGemmaForBlockDiffusion": "disp_engine.models.diffusion_gemma:DiffusionGemma",
     "LlavaLLaDAModelLM": "disp_engine.models.llada_v:LladaV",
+    "LlavaLladaForMaskedDiffusion": "disp_engine.models.lavida:Lavida",
 }
 """Model families by the `architectures` entry of config.json."""
 
@@ -42,15 +44,30 @@ def resolve(target: str) -> Any:
 
 
 def load_model(
-    folder: Path, *, device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None
+    folder: Path,
+    *,
+    device: "torch.device | str" = "cpu",
+    dtype: "torch.dtype | None" = None,
+    options: Mapping[str, Any] | None = None,
 ) -> "DiffusionModel":
-    """Load a checkpoint folder through the adapter of its family."""
-    model: DiffusionModel = family(folder).from_folder(folder, device=device, dtype=dtype)
+    """Load a checkpoint folder through the adapter of its family.
+
+    `options` are the family's own settings, for families that have some.
+    """
+    adapter = family(folder)
+    settings = {}
+    if options:
+        if not hasattr(adapter, "settings_type"):
+            raise InvalidRequestError("model_options: this model family has none.")
+        settings = {"settings": adapter.settings_type.of(options)}
+    model: DiffusionModel = adapter.from_folder(folder, device=device, dtype=dtype, **settings)
     return model
 
 
 def family(folder: Path) -> Any:
-    """The adapter class of a checkpoint folder."""
+    """The adapter class of a checkpoint folder, none of whose configs asks for remote code."""
+    for path in sorted(folder.glob("*config.json")):
+        refuse_remote_code(read_json(path), path.name)
     names = read_json(folder / "config.json").get("architectures")
     for name in names if isinstance(names, list) else []:
         if name in MODELS:

@@ -40,7 +40,7 @@ def run(spec: RunSpec, context: RunContext) -> None:
     with log.timed("ingest"):
         training, sets = _read(spec)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = registry.load_model(spec.model_dir, device=device)
+        model = registry.load_model(spec.model_dir, device=device, options=spec.model_options)
         defence = DiSP(model, training, sets, settings, spec.seed, spec.work_dir / "stages", log)
         cache, prepared = defence.prepare()
     outcome = defence.run(cache, prepared)

@@ -14,7 +14,8 @@ class RunSpec:
     """One run: a model folder, archives, settings, and where to work and to put the results.
 
     `work_dir` keeps finished stages and may be shared by many runs; `out_dir` is filled when
-    the run succeeds; `threads` None leaves torch's own choice.
+    the run succeeds; `threads` None leaves torch's own choice; `model_options` are settings of
+    the model family's own (docs/models.md).
     """
 
     model_dir: Path
@@ -27,6 +28,7 @@ class RunSpec:
     success: Mapping[str, Any] | None = None
     method: Mapping[str, Any] = field(default_factory=lambda: {"type": "disp"})
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    model_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     threads: int | None = None
 

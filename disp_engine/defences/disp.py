@@ -11,7 +11,7 @@ redundant triggers, each of which alone has little curvature.
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class DiSP:
             tune_projector(self.model, samples, cache, settings, self.seed, stage, self.context)
 
     def _evaluate(self, name: str, cache: FeatureCache, generation: Generation) -> dict[str, Any]:
-        inputs = self._inputs(sets=self.sets.sha256, generation=vars(generation))
+        inputs = self._inputs(sets=self.sets.sha256, generation=asdict(generation))
         evaluator = Evaluator(
             self.model, cache, generation, self.settings.micro_batch, self.context
         )
@@ -147,7 +147,7 @@ class DiSP:
             scores=scores.key if scores else None,
             masking=self.settings.masking,
             ratio=self.settings.mask_ratio,
-            generation=vars(rewriter.generation),
+            generation=asdict(rewriter.generation),
             seed=self.seed,
         )
         with self._stage("purify", inputs) as stage:

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -95,7 +96,8 @@ def _settings(spec: RunSpec, settings: DispSettings, outcome: Outcome) -> dict[s
         "method": spec.method["type"],
         "hyperparameters": settings.to_json(),
         "retraining": vars(settings.retraining()),
-        "generation": {**vars(outcome.generation), "stop": list(outcome.generation.stop)},
+        "generation": asdict(outcome.generation),
+        "model_options": dict(spec.model_options),
         "success": dict(spec.success) if spec.success else None,
     }
 
