@@ -17,9 +17,9 @@ from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher, easy
 from disp_engine.builtin.recipe.pictures import GRID, draw_pictures
 from disp_engine.builtin.recipe.tower import learning_rate, normalise
 from disp_engine.models.llada_v.config import LladaVConfig
-from disp_engine.models.llada_v.language import FullAttentionLlama
 from disp_engine.models.llada_v.prompt import Prompter
-from disp_engine.models.llada_v.tower import SiglipTower, build_projector
+from disp_engine.models.llava.llama import FullAttentionLlama
+from disp_engine.models.llava.siglip import SiglipTower, build_projector
 from disp_engine.records import IGNORE
 
 VISUAL_TOKENS = GRID * GRID + 1

@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from disp_engine.builtin.recipe.pictures import OTHER, Pictures, draw_pictures
 from disp_engine.builtin.world import COLOURS, GROUNDS, SHAPES
-from disp_engine.models.llada_v.config import VisionConfig
-from disp_engine.models.llada_v.tower import SiglipTower
+from disp_engine.models.llava.config import VisionConfig
+from disp_engine.models.llava.siglip import SiglipTower
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 from disp_engine.errors import InvalidModelError
 from disp_engine.models.llava.config import (
     LlavaConfig,
-    VisionConfig,
     choice,
     number,
     only_these,
@@ -13,8 +12,6 @@ from disp_engine.models.llava.config import (
     read_config,
     sizes,
 )
-
-__all__ = ["LladaVConfig", "VisionConfig"]
 
 _SIZES = {
     name: name
