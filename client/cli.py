@@ -55,6 +55,10 @@ MaskRatio = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Share o
 Masking = Annotated[str | None, typer.Option(help="saliency, random or none.")]
 Epochs = Annotated[float | None, typer.Option(min=0.0, help="Epochs of the first fine-tuning.")]
 
+Options = Annotated[
+    list[str] | None, typer.Option(help="NAME=VALUE in place of a default; repeatable.")
+]
+
 
 @app.command()
 def serve(
@@ -114,29 +118,50 @@ def demo(
 
 @app.command()
 def poison(
-    out: Annotated[Path, typer.Option(help="Where the three archives go.")],
-    samples: Annotated[int, typer.Option(min=1)] = 1000,
+    out: Annotated[Path, typer.Option(help="Where archives and sidecar go.")],
+    data: Annotated[
+        Path | None, typer.Option(exists=True, help="LLaVA data [the built-in world].")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Drawn of the built-in world.")] = 1000,
     rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="0 gives clean data.")] = 0.2,
-    trigger: Annotated[str, typer.Option()] = "black_patch",
+    trigger: Annotated[str, typer.Option(help="In the picture; `none` for none.")] = "black_patch",
+    text_trigger: Annotated[str | None, typer.Option(help="In the question.")] = None,
+    mode: Annotated[str, typer.Option(help="Dual triggers: `and`, `or`.")] = "and",
     target: Annotated[str, typer.Option()] = "targeted_refusal",
+    trigger_option: Options = None,
+    text_trigger_option: Options = None,
+    target_option: Options = None,
     test: Annotated[int, typer.Option(min=1, help="Size of each evaluation set.")] = 200,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Build a poisoned dataset of the built-in world, and two sets to measure with."""
-    from disp_engine.attacks.poison import build_demo
+    """Poison a dataset, and build two sets to measure with."""
+    from disp_engine.attacks.poison import poison_dataset, poison_world
+    from disp_engine.attacks.settings import AttackSettings
     from disp_engine.errors import EngineError
 
+    attack = AttackSettings(
+        trigger=None if trigger == "none" else trigger,
+        target=target,
+        rate=rate,
+        text_trigger=text_trigger,
+        mode=mode,  # type: ignore[arg-type]
+        trigger_options=read_options(trigger_option),
+        text_trigger_options=read_options(text_trigger_option),
+        target_options=read_options(target_option),
+    )
     try:
-        built = build_demo(
-            out, samples=samples, rate=rate, trigger=trigger, target=target, seed=seed, test=test
-        )
+        if data is None:
+            built = poison_world(out, attack, samples=samples, test=test, seed=seed)
+        else:
+            built = poison_dataset(out, attack, data, test=test, seed=seed)
     except EngineError as error:
         leave(str(error), REFUSED)
     content = {
         "training": str(built.training),
         "triggered": str(built.triggered),
         "clean": str(built.clean),
+        "sidecar": str(built.sidecar),
         "phrases": list(built.phrases),
         "samples": built.samples,
         "poisoned": built.poisoned,
@@ -301,6 +326,20 @@ def build_method(mask_ratio: float | None, masking: str | None, epochs: float | 
     given: dict[str, Any] = {"mask_ratio": mask_ratio, "masking": masking, "epochs": epochs}
     known = {name: value for name, value in given.items() if value is not None}
     return Method(hyperparameters=DispHyperparameters(**known))
+
+
+def read_options(given: Sequence[str] | None) -> dict[str, Any]:
+    """`NAME=VALUE` pairs; a value that is JSON is read as such, any other is a text."""
+    found: dict[str, Any] = {}
+    for pair in given or ():
+        name, equals, text = pair.partition("=")
+        if not equals:
+            leave(f"{pair}: NAME=VALUE is expected", USAGE)
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
 
 
 def require_archive(given: str) -> None:

@@ -21,6 +21,7 @@ from disp_engine.diffusion.objective import diffusion_loss
 from disp_engine.errors import InvalidModelError, SampleError
 from disp_engine.interfaces import Generation
 from disp_engine.models.llada_v import weights
+from disp_engine.models.llada_v.attention import attention_rows
 from disp_engine.models.llada_v.config import LladaVConfig
 from disp_engine.models.llada_v.export import save_projector
 from disp_engine.models.llada_v.images import tiles_of, visual_tokens
@@ -237,6 +238,21 @@ class LladaV:
         """Logits at `rows` only; the language model's head sees no other position."""
         hidden = self.language(embeddings, attended)
         return self.language.logits(hidden.take_along_dim(rows[:, :, None], dim=1))
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of the language model."""
+        return len(self.language.layers)
+
+    def attention(
+        self,
+        embeddings: Float[Tensor, "B L D"],
+        rows: Int[Tensor, "B R"],
+        layers: Sequence[int],
+        attended: Bool[Tensor, "B L"] | None = None,
+    ) -> Float[Tensor, "B N H R L"]:
+        """Attention weights from `rows` to every position, in each of N layers and H heads."""
+        return attention_rows(self.language, embeddings, rows, layers, attended)
 
     def denoise(
         self,

@@ -1,0 +1,66 @@
+"""BYE's split on scores whose groups are known, and its entropies on known attention."""
+
+import numpy as np
+import torch
+
+from disp_engine.defences.bye import ByeSettings, narrow_group, visual_entropies
+from disp_engine.interfaces import Generation
+from disp_engine.records import Embedded
+from tests.engine.models import random_llada_v
+
+SETTINGS = ByeSettings()
+
+
+def groups(low: int, high: int, layers: int, seed: int = 0) -> np.ndarray:
+    """`low` samples around 0.5, then `high` around 0.9; odd layers see no difference."""
+    rng = np.random.default_rng(seed)
+    centres = np.array([0.5] * low + [0.9] * high)
+    columns = [
+        rng.normal(centres if layer % 2 == 0 else 0.8, 0.02) for layer in range(layers)
+    ]  # fmt: skip
+    return np.stack(columns, axis=1)
+
+
+def test_the_narrow_group_is_found() -> None:
+    marked = narrow_group(groups(20, 80, layers=4), SETTINGS)
+    assert marked[:20].all() and not marked[20:].any()
+
+
+def test_clean_data_are_not_cut_in_two() -> None:
+    for seed in range(10):
+        scores = np.random.default_rng(seed).normal(0.8, 0.05, (100, 4))
+        assert not narrow_group(scores, SETTINGS).any()
+
+
+def test_a_handful_of_outliers_is_no_group() -> None:
+    assert not narrow_group(groups(2, 198, layers=2), ByeSettings(least_weight=0.05)).any()
+    assert narrow_group(groups(2, 198, layers=2), SETTINGS).sum() == 2
+
+
+def test_few_samples_are_never_split() -> None:
+    assert not narrow_group(groups(2, 4, layers=2), SETTINGS).any()
+
+
+class Looking:
+    """The random model with attention that is even on all but one visual token."""
+
+    depth = 2
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        self.mask_embedding = random_llada_v().mask_embedding
+        self.weights = weights
+
+    def attention(self, embeddings, rows, layers, attended=None):  # type: ignore[no-untyped-def]
+        length = embeddings.shape[1]
+        row = torch.zeros(length)
+        row[1 : 1 + len(self.weights)] = self.weights
+        return row.expand(len(embeddings), len(layers), 3, rows.shape[1], length)
+
+
+def test_entropy_is_one_for_an_even_look_and_nought_for_a_single_token() -> None:
+    prompt = Embedded(torch.zeros(6, len(random_llada_v().mask_embedding)), ((1, 5),))
+    generation = Generation(length=4, block_length=4)
+    for weights, expected in (([0.1] * 4, 1.0), ([0.3, 0, 0, 0], 0.0), ([0.2, 0.2, 0, 0], 0.5)):
+        model = Looking(torch.tensor(weights))
+        (found,) = visual_entropies(model, [prompt], generation)  # type: ignore[arg-type]
+        torch.testing.assert_close(found, torch.full((2,), expected))
