@@ -28,6 +28,7 @@ class Measurement(ReportPart):
     asr_without_trigger: Rate | None = None
     clean_performance: Rate | None = None
     token_agreement: Rate | None = None
+    robust_performance: Rate | None = None
 
 
 class EvaluationReport(ReportPart):

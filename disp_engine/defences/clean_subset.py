@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 
+from disp_engine.data.dataset import content_sha256
 from disp_engine.defences.defence import Defence, Purified
 from disp_engine.defences.oracle import OracleSettings
 from disp_engine.defences.settings import DefenceSettings
@@ -43,8 +44,10 @@ class CleanSubset(Defence[CleanSubsetSettings]):
         """Draw the subset from the run's seed; at least one sample."""
         poisoned = self.settings.poisoned
         clean = [i for i, s in enumerate(prepared.usable) if s.id not in poisoned]
-        inputs = {"poisoned": sorted(poisoned), "ratio": self.settings.clean_ratio,
-                  "seed": self.seed}  # fmt: skip
+        inputs = self.inputs(
+            data=content_sha256(prepared.usable), poisoned=sorted(poisoned),
+            ratio=self.settings.clean_ratio, seed=self.seed,
+        )  # fmt: skip
         with self.stage("purify", inputs) as stage:
             count = max(1, math.floor(self.settings.clean_ratio * len(clean)))
             generator = generator_for(self.seed, 0, STREAM)

@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-import torch
-from torch import Tensor
-
 from disp_engine.context import RunContext
 from disp_engine.data.dataset import Dataset, content_sha256
 from disp_engine.defences.rewriting import Rewritten
@@ -25,7 +22,14 @@ from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
 from disp_engine.records import Sample
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, Prepared, prepare
-from disp_engine.training.projector import projector_sha256, tune_projector, tuning_inputs
+from disp_engine.training.projector import (
+    Objective,
+    projector_sha256,
+    restore,
+    snapshot,
+    tune_projector,
+    tuning_inputs,
+)
 from disp_engine.training.settings import FineTuning
 
 S = TypeVar("S", bound=DefenceSettings)
@@ -70,7 +74,8 @@ class Defence(ABC, Generic[S]):
     """One run of a defence on one dataset; every stage is kept below `cache_root`.
 
     A defence is a `purify` of the dataset, and a `repair` of the projector where that is not a
-    second tuning on what was purified.
+    second tuning on what was purified. `objective` stands in place of the family's own in the
+    first tuning, for attackers who control the training.
     """
 
     settings_type: ClassVar[type[DefenceSettings]] = DefenceSettings
@@ -83,6 +88,7 @@ class Defence(ABC, Generic[S]):
     seed: int
     cache_root: Path
     context: RunContext
+    objective: Objective | None = None
 
     @abstractmethod
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
@@ -106,7 +112,7 @@ class Defence(ABC, Generic[S]):
         base = snapshot(self.model)
         hashes = {"base_projector": projector_sha256(self.model.projector)}
         generation = self.settings.generation(self._response_lengths(prepared))
-        self.tune("fine_tune", prepared.usable, cache, self.settings.fine_tuning())
+        self.compromise(cache, prepared)
         hashes["compromised_projector"] = projector_sha256(self.model.projector)
         before = self.evaluate("evaluate_before", cache, generation)
         purified = self.purify(cache, prepared, generation)
@@ -127,6 +133,10 @@ class Defence(ABC, Generic[S]):
             removed=purified.removed,
         )
 
+    def compromise(self, cache: FeatureCache, prepared: Prepared) -> None:
+        """Tune the projector on the data as they came: M becomes M_back."""
+        self.tune("fine_tune", prepared.usable, cache, self.settings.fine_tuning(), self.objective)
+
     def repair(self, purified: Purified, cache: FeatureCache) -> None:
         """Tune the projector on the purified samples."""
         if not purified.samples:
@@ -134,21 +144,31 @@ class Defence(ABC, Generic[S]):
         self.tune("retrain", purified.samples, cache, self.settings.retraining())
 
     def tune(
-        self, name: str, samples: Sequence[Sample], cache: FeatureCache, settings: FineTuning
+        self,
+        name: str,
+        samples: Sequence[Sample],
+        cache: FeatureCache,
+        settings: FineTuning,
+        objective: Objective | None = None,
     ) -> None:
         """Tune the projector, or read back that it was."""
         inputs = tuning_inputs(self.model, content_sha256(samples), settings, self.seed)
+        if objective is not None:
+            inputs["objective"] = objective.to_json()
         with self.stage(name, inputs, kind="tune") as stage:
-            tune_projector(self.model, samples, cache, settings, self.seed, stage, self.context)
+            tune_projector(
+                self.model, samples, cache, settings, self.seed, stage, self.context, objective
+            )
 
     def evaluate(self, name: str, cache: FeatureCache, generation: Generation) -> dict[str, Any]:
         """Measure the model as it now is."""
         inputs = self.inputs(sets=self.sets.sha256, generation=vars(generation))
-        evaluator = Evaluator(
-            self.model, cache, generation, self.settings.micro_batch, self.context
-        )
         with self.stage(name, inputs, kind="evaluate") as stage:
-            return evaluator.run(self.sets, stage)
+            return self.evaluator(cache, generation).run(self.sets, stage)
+
+    def evaluator(self, cache: FeatureCache, generation: Generation) -> Evaluator:
+        """What lets the model as it now is answer held-out items."""
+        return Evaluator(self.model, cache, generation, self.settings.micro_batch, self.context)
 
     @contextmanager
     def stage(self, name: str, inputs: Mapping[str, Any], kind: str = "") -> Iterator[Stage]:
@@ -172,15 +192,3 @@ class Defence(ABC, Generic[S]):
     def _response_lengths(self, prepared: Prepared) -> list[int]:
         answers = [turn.text for sample in prepared.usable for turn in sample.turns[1::2]]
         return [len(self.model.tokenise_response(answer)) + 1 for answer in answers]
-
-
-def snapshot(model: DiffusionModel) -> dict[str, Tensor]:
-    """A copy of the projector's weights."""
-    return {name: p.detach().clone() for name, p in model.projector.named_parameters()}
-
-
-@torch.no_grad()
-def restore(model: DiffusionModel, weights: Mapping[str, Tensor]) -> None:
-    """Put a snapshot back."""
-    for name, parameter in model.projector.named_parameters():
-        parameter.copy_(weights[name])

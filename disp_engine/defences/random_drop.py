@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 
+from disp_engine.data.dataset import content_sha256
 from disp_engine.defences.defence import Defence, Purified
 from disp_engine.defences.settings import DefenceSettings
 from disp_engine.errors import InvalidRequestError
@@ -40,7 +41,10 @@ class RandomDrop(Defence[RandomDropSettings]):
 
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
         """Keep all but floor(ratio N) samples, in their order."""
-        with self.stage("purify", {"ratio": self.settings.drop_ratio, "seed": self.seed}) as stage:
+        inputs = self.inputs(
+            data=content_sha256(prepared.usable), ratio=self.settings.drop_ratio, seed=self.seed
+        )
+        with self.stage("purify", inputs) as stage:
             count = math.floor(self.settings.drop_ratio * len(prepared.usable))
             generator = generator_for(self.seed, 0, STREAM)
             drawn = torch.randperm(len(prepared.usable), generator=generator)[:count].tolist()

@@ -17,8 +17,8 @@ class FilterQuality:
     @property
     def f1(self) -> float | None:
         """Harmonic mean of the two; 0 when a filter removed only clean samples."""
-        found, all_of_them = self.precision.scored + self.recall.scored, self.recall.successes
-        return 2 * all_of_them / found if self.precision.scored and self.recall.scored else None
+        named, hits = self.precision.scored + self.recall.scored, self.recall.successes
+        return 2 * hits / named if self.precision.scored and self.recall.scored else None
 
     def to_json(self) -> dict[str, Any]:
         """Both rates with their counts, and F1."""

@@ -66,7 +66,7 @@ def attribute(values: Values, *, form: str, seed: int = 0) -> Attribution:
     rows = _paired(values)
     per_item = _shares(rows)
     drawn = np.random.default_rng(seed).integers(rows.shape[1], size=(RESAMPLES, rows.shape[1]))
-    means = {name: float(row.mean()) for name, row in zip(COALITIONS, rows, strict=True)}
+    means = {str(name): float(row.mean()) for name, row in zip(COALITIONS, rows, strict=True)}
     phi_image, phi_text, cti = (_interval(row, drawn) for row in per_item)
     single = [name for name in ("image", "text") if form == "asr" and means[name] >= SATURATED]
     return Attribution(

@@ -1,6 +1,7 @@
 """BYE's split on scores whose groups are known, and its entropies on known attention."""
 
 import numpy as np
+import pytest
 import torch
 
 from disp_engine.defences.bye import ByeSettings, narrow_group, visual_entropies
@@ -41,26 +42,19 @@ def test_few_samples_are_never_split() -> None:
     assert not narrow_group(groups(2, 4, layers=2), SETTINGS).any()
 
 
-class Looking:
-    """The random model with attention that is even on all but one visual token."""
-
-    depth = 2
-
-    def __init__(self, weights: torch.Tensor) -> None:
-        self.mask_embedding = random_llada_v().mask_embedding
-        self.weights = weights
-
-    def attention(self, embeddings, rows, layers, attended=None):  # type: ignore[no-untyped-def]
-        length = embeddings.shape[1]
-        row = torch.zeros(length)
-        row[1 : 1 + len(self.weights)] = self.weights
-        return row.expand(len(embeddings), len(layers), 3, rows.shape[1], length)
-
-
-def test_entropy_is_one_for_an_even_look_and_nought_for_a_single_token() -> None:
-    prompt = Embedded(torch.zeros(6, len(random_llada_v().mask_embedding)), ((1, 5),))
+def test_entropy_is_one_for_an_even_look_and_nought_for_a_single_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = random_llada_v()
+    prompt = Embedded(torch.zeros(6, len(model.mask_embedding)), ((1, 5),))
     generation = Generation(length=4, block_length=4)
     for weights, expected in (([0.1] * 4, 1.0), ([0.3, 0, 0, 0], 0.0), ([0.2, 0.2, 0, 0], 0.5)):
-        model = Looking(torch.tensor(weights))
-        (found,) = visual_entropies(model, [prompt], generation)  # type: ignore[arg-type]
-        torch.testing.assert_close(found, torch.full((2,), expected))
+        row = torch.zeros(10)
+        row[1:5] = torch.tensor(weights)
+
+        def attention(embeddings, rows, layers, attended=None, row=row):  # type: ignore[no-untyped-def]
+            return row.expand(len(embeddings), len(layers), 3, rows.shape[1], len(row))
+
+        monkeypatch.setattr(model, "attention", attention)
+        (found,) = visual_entropies(model, [prompt], generation)
+        torch.testing.assert_close(found, torch.full((model.depth,), expected))

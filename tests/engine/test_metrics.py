@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disp_engine.errors import InvalidRequestError
@@ -83,6 +83,7 @@ def test_a_constructed_model_gets_its_attribution_exactly(
     assert found.phi_image.ci95 == (phi_image, phi_image)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(*[st.floats(-2, 2, width=32)] * 4), min_size=1, max_size=30),
 )
