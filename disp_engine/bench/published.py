@@ -29,8 +29,8 @@ def published_rows(table: str) -> list[dict[str, Any]]:
 
 def published_statement(table: str) -> str | None:
     """What a paper says in words where it prints no numbers."""
-    statements = yaml.safe_load(FILE.read_text())["statements"]
-    return statements.get(table)
+    statement: str | None = yaml.safe_load(FILE.read_text())["statements"].get(table)
+    return statement
 
 
 def _by_target(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

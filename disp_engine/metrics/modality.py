@@ -26,7 +26,8 @@ SATURATED = 0.95
 """Success from which a single trigger leaves nothing to attribute."""
 RESAMPLES = 2000
 
-Values = Mapping[Coalition, Float[np.ndarray, " N"]]
+Values = Mapping[Coalition, Float[np.ndarray, " _"]]
+"""One value for each item, by the triggers that were shown."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ Batch = Callable[[], list[Embedded]]
 """Embeds the samples of a micro-batch with the projector as it is when called."""
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A training loss other than the family's own."""
 

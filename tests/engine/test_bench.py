@@ -153,7 +153,7 @@ def test_files_hold_our_rows_and_the_published_ones(tmp_path: Path) -> None:
     write_csv(tmp_path / "t.csv", found)
     write_markdown(tmp_path / "t.md", "table3", found)
     plot(tmp_path / "t.png", "table3", found)
-    lines = list(csv.DictReader((tmp_path / "t.csv").open()))
+    lines = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert [line["published"] for line in lines] == [""] * 3 + ["True"] * 8
     assert lines[2]["asr_with_trigger.successes"] == "2"
     page = (tmp_path / "t.md").read_text()

@@ -60,7 +60,7 @@ def test_cider_is_nought_without_a_common_word() -> None:
 
 def values(none: float, image: float, text: float, both: float) -> dict[str, np.ndarray]:
     rows = zip(COALITIONS, (none, image, text, both), strict=True)
-    return {name: np.full(20, value) for name, value in rows}
+    return {name: np.full(20, float(value)) for name, value in rows}
 
 
 @pytest.mark.parametrize(

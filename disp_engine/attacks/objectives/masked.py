@@ -78,6 +78,6 @@ def expected_embeddings(
 
 def word_embeddings(model: DiffusionModel, ids: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
     """Embeddings of token ids, through the adapter's own verb."""
-    different, places = ids.unique(return_inverse=True)
+    different, places = torch.unique(ids, return_inverse=True)
     rows = [model.embed(Tokens(part.cpu()), []).embeddings for part in different.split(AT_ONCE)]
     return torch.cat(rows).detach().float()[places]
