@@ -16,9 +16,8 @@ def groups(low: int, high: int, layers: int, seed: int = 0) -> np.ndarray:
     """`low` samples around 0.5, then `high` around 0.9; odd layers see no difference."""
     rng = np.random.default_rng(seed)
     centres = np.array([0.5] * low + [0.9] * high)
-    columns = [
-        rng.normal(centres if layer % 2 == 0 else np.full_like(centres, 0.8), 0.02) for layer in range(layers)
-    ]  # fmt: skip
+    blind = np.full_like(centres, 0.8)
+    columns = [rng.normal(blind if layer % 2 else centres, 0.02) for layer in range(layers)]
     return np.stack(columns, axis=1)
 
 
