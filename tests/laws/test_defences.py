@@ -3,11 +3,13 @@
 import io
 import json
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from disp_engine import registry
 from disp_engine.context import SilentContext
@@ -18,6 +20,7 @@ from disp_engine.interfaces import DiffusionModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.records import Sample
+from schemas.requests import AnyMethod
 from tests.engine.models import FIXTURE, picture
 
 QUICK = {
@@ -95,6 +98,15 @@ def test_an_unknown_setting_is_refused(name: str) -> None:
     kind = registry.defence(name)
     with pytest.raises(InvalidRequestError, match="unknown: nonsense"):
         kind.settings_type.resolve({"nonsense": 1})
+
+
+def test_the_service_offers_every_setting_of_the_engine(name: str) -> None:
+    needed = {k: v for k, v in EXTRA.get(name, {}).items() if k == "poisoned_ids"}
+    given = {"type": name, "hyperparameters": needed}
+    method: Any = TypeAdapter(AnyMethod).validate_python(given)
+    offered = set(type(method.hyperparameters).model_fields)
+    known = {field.name for field in fields(registry.defence(name).settings_type)}
+    assert offered == known, "law: requests and settings agree"
 
 
 def test_the_start_decides_where_the_repair_begins(data: Dataset, tmp_path: Path) -> None:
