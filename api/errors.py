@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from schemas.errors import ErrorBody, ErrorCode, FieldError, Problem
+from schemas.requests import METHOD_TYPES
 from storage import errors as storage
 
 log = structlog.get_logger()
@@ -163,6 +164,8 @@ async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
     location, *path = entry["loc"]
+    if path[:1] == ["method"] and path[1:2] and path[1] in METHOD_TYPES:
+        del path[1]  # the union's tag, which is no part of the document
     return FieldError(pointer=pointer(path), location=str(location), detail=entry["msg"])
 
 

@@ -130,3 +130,23 @@ class DiffusionModel(Protocol):
     def text(self, ids: Int[Tensor, " T"]) -> str:
         """The response as a user reads it."""
         ...
+
+
+@runtime_checkable
+class AttendingModel(DiffusionModel, MaskedDenoiser, Protocol):
+    """A masked denoiser that also shows where it looks, for the methods that read attention."""
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of the language model."""
+        ...
+
+    def attention_rows(
+        self,
+        embeddings: Float[Tensor, "B L D"],
+        rows: Int[Tensor, "B R"],
+        layers: Sequence[int],
+        attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
+    ) -> Float[Tensor, "B N H R L"]:
+        """Attention weights from `rows` to every position, in each of N layers and H heads."""
+        ...

@@ -41,10 +41,30 @@ class Lavida(LlavaModel):
         attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
     ) -> Float[Tensor, "B R V"]:
         """Logits at `rows` only; in PREFIX mode the response begins at the first of them."""
-        if self.attention == Attention.PREFIX and (attended is None or attended.ndim == 2):
-            keys = torch.ones_like(embeddings[..., 0], dtype=torch.bool)
-            attended = prefix_pairs(rows.amin(dim=1), keys if attended is None else attended)
-        return super().logits(embeddings, rows, attended)
+        return super().logits(embeddings, rows, self._seen(embeddings, rows, attended))
+
+    def attention_rows(
+        self,
+        embeddings: Float[Tensor, "B L D"],
+        rows: Int[Tensor, "B R"],
+        layers: Sequence[int],
+        attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
+    ) -> Float[Tensor, "B N H R L"]:
+        """Attention weights from `rows`; in PREFIX mode the response begins at the first."""
+        seen = self._seen(embeddings, rows, attended)
+        return super().attention_rows(embeddings, rows, layers, seen)
+
+    def _seen(
+        self,
+        embeddings: Float[Tensor, "B L D"],
+        rows: Int[Tensor, "B R"],
+        attended: Bool[Tensor, "B ..."] | None,
+    ) -> Bool[Tensor, "B ..."] | None:
+        """What the mode lets positions see, unless `attended` gives the pairs."""
+        if self.attention == Attention.FULL or (attended is not None and attended.ndim == 3):
+            return attended
+        keys = torch.ones_like(embeddings[..., 0], dtype=torch.bool)
+        return prefix_pairs(rows.amin(dim=1), keys if attended is None else attended)
 
     def masking(
         self, labels: Int[Tensor, "B L"], t: Float[Tensor, " B"], u: Float[Tensor, "B L"]

@@ -43,15 +43,20 @@ class FullAttentionLlama(nn.Module):
         attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         """Run all layers; `attended` marks keys, or [query, key] pairs; None attends to all."""
-        positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
-        rotated = embeddings.float() if self.rope_full_precision else embeddings
-        rotary = self.rotary_emb(rotated, position_ids=positions)
+        rotary = self.rotary(embeddings)
         mask = None if attended is None else _broadcastable(attended)
         hidden = embeddings
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, is_causal=False)
         normed: Tensor = self.norm(hidden)
         return normed
+
+    def rotary(self, embeddings: Float[Tensor, "B L D"]) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the positions from 0 on, in the type the layout rotates in."""
+        positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
+        rotated = embeddings.float() if self.rope_full_precision else embeddings
+        cosines, sines = self.rotary_emb(rotated, position_ids=positions)
+        return cosines, sines
 
     def backbone(self) -> list[tuple[str, nn.Module]]:
         """Name each part that a checkpoint keeps under `model.`."""

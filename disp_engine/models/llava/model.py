@@ -24,6 +24,7 @@ from disp_engine.errors import InvalidModelError, SampleError
 from disp_engine.interfaces import Generation
 from disp_engine.models.inspection import Blueprint
 from disp_engine.models.llava import weights
+from disp_engine.models.llava.attention import weights_at
 from disp_engine.models.llava.chat import EOT, ChatPrompter
 from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.images import tiles_of, visual_tokens
@@ -305,6 +306,21 @@ class LlavaModel(ABC):
         """
         hidden = self.language(embeddings, attended)
         return self.language.logits(hidden.take_along_dim(rows[:, :, None], dim=1))
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of the language model."""
+        return len(self.language.layers)
+
+    def attention_rows(
+        self,
+        embeddings: Float[Tensor, "B L D"],
+        rows: Int[Tensor, "B R"],
+        layers: Sequence[int],
+        attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
+    ) -> Float[Tensor, "B N H R L"]:
+        """Attention weights from `rows` to every position, in each of N layers and H heads."""
+        return weights_at(self.language, embeddings, rows, layers, attended)
 
     def hide(self, prompt: Embedded, chosen: Bool[Tensor, " Lv"]) -> Embedded:
         """Replace the chosen visual tokens by e_mask (Eq. 10)."""
