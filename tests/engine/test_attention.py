@@ -1,21 +1,31 @@
 """The attention verb against transformers' own eager attention."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
+from disp_engine import registry
+from disp_engine.diffusion.attention import Attention, prefix_pairs
 from disp_engine.interfaces import AttendingModel
 from disp_engine.models.llava.attention import recorded
-from tests.engine.models import random_llada_v
+from tests.engine.models import FIXTURE, GEMMA
+
+LAVIDA = FIXTURE.parents[1] / "lavida" / "anyres"
 
 
-@pytest.mark.parametrize("padded", [False, True])
-def test_rows_are_those_of_the_eager_attention(padded: bool) -> None:
-    model = random_llada_v()
+@pytest.mark.parametrize("folder", [FIXTURE, LAVIDA], ids=lambda folder: folder.parent.name)
+@pytest.mark.parametrize("seen", ["all", "unpadded", "prefix"])
+def test_rows_are_those_of_the_eager_attention(folder: Path, seen: str) -> None:
+    model: Any = registry.load_model(folder)
     generator = torch.Generator().manual_seed(0)
     x = 0.1 * torch.randn(2, 7, len(model.mask_embedding), generator=generator)
     attended = torch.ones(2, 7, dtype=torch.bool)
-    attended[1, 5:] = not padded
+    attended[1, 5:] = seen == "all"
+    if seen == "prefix":
+        attended = prefix_pairs(torch.tensor([4, 2]), attended)
     rows = torch.tensor([[0, 6], [3, 4]])
     found = model.attention_rows(x, rows, range(model.depth), attended)
     expected = _eager(model, x, attended)
@@ -24,6 +34,8 @@ def test_rows_are_those_of_the_eager_attention(padded: bool) -> None:
             want = expected[layer][sample][:, rows[sample]]
             torch.testing.assert_close(found[sample, layer], want, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.sum(-1), torch.ones_like(found.sum(-1)))
+    if seen == "prefix":
+        assert (found[0, :, :, 0, 4:] == 0).all(), "a prompt sees no response"
 
 
 def test_the_hooks_are_gone_also_after_an_error() -> None:
@@ -33,8 +45,23 @@ def test_the_hooks_are_gone_also_after_an_error() -> None:
     assert not layer._forward_hooks
 
 
-def test_llada_v_shows_its_attention() -> None:
-    assert isinstance(random_llada_v(), AttendingModel)
+def test_a_lavida_prompt_sees_no_response_when_that_is_its_mode() -> None:
+    model: Any = registry.load_model(LAVIDA)
+    x = 0.1 * torch.randn(1, 7, len(model.mask_embedding), generator=torch.Generator())
+    rows = torch.tensor([[3, 6]])
+    model.attention = Attention.PREFIX
+    found = model.attention_rows(x, rows, range(model.depth))
+    pairs = prefix_pairs(torch.tensor([3]), torch.ones(1, 7, dtype=torch.bool))
+    expected = _eager(model, x, pairs)
+    for layer, weights in enumerate(expected):
+        torch.testing.assert_close(found[0, layer], weights[0][:, rows[0]], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("folder", "attends"), [(FIXTURE, True), (LAVIDA, True), (GEMMA, False)])
+def test_only_masked_denoisers_of_the_shared_layout_show_their_attention(
+    folder: Path, attends: bool
+) -> None:
+    assert isinstance(registry.load_model(folder), AttendingModel) is attends
 
 
 def _eager(model, x, attended):  # type: ignore[no-untyped-def]
@@ -44,9 +71,8 @@ def _eager(model, x, attended):  # type: ignore[no-untyped-def]
     language = model.language
     positions = torch.arange(x.shape[1])[None]
     cos, sin = language.rotary_emb(x, position_ids=positions)
-    mask = torch.zeros(x.shape[0], 1, 1, x.shape[1]).masked_fill(
-        ~attended[:, None, None], torch.finfo(x.dtype).min
-    )
+    allowed = attended[:, None] if attended.ndim == 3 else attended[:, None, None]
+    mask = torch.zeros_like(allowed, dtype=x.dtype).masked_fill(~allowed, torch.finfo(x.dtype).min)
     hidden, found = x, []
     with torch.no_grad():
         for layer in language.layers:

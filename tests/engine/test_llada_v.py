@@ -14,7 +14,8 @@ from torch import Tensor
 from disp_engine.errors import InvalidModelError, SampleError
 from disp_engine.interfaces import Generation
 from disp_engine.models.llada_v import LladaV
-from disp_engine.models.llava.projector import load_projector, save_projector
+from disp_engine.models.llava.weights import PROJECTOR
+from disp_engine.models.projector import load_projector
 from disp_engine.records import IGNORE, Turn
 from disp_engine.registry import load_model
 from tests.parity import compare_all
@@ -154,26 +155,26 @@ def test_a_prompt_too_long_is_refused_and_an_example_is_cut(folder: Path) -> Non
 
 def test_the_projector_goes_to_a_file_and_comes_back(model: LladaV, tmp_path: Path) -> None:
     path = tmp_path / "mm_projector.safetensors"
-    save_projector(model.projector, model.dtype, path)
+    model.save_projector(path)
     assert set(load_file(path)) == {
         f"model.mm_projector.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")
     }
     other = LladaV.from_folder(FIXTURE)
     torch.nn.init.zeros_(other.projector.get_parameter("0.weight"))
-    load_projector(other.projector, path)
+    load_projector(other.projector, PROJECTOR, path)
     for name, value in model.projector.named_parameters():
         assert torch.equal(other.projector.get_parameter(name), value)
 
 
 def test_a_projector_of_another_shape_is_refused_untouched(model: LladaV, tmp_path: Path) -> None:
-    save_projector(model.projector, model.dtype, tmp_path / "a.safetensors")
+    model.save_projector(tmp_path / "a.safetensors")
     tensors = load_file(tmp_path / "a.safetensors")
     before = model.projector.get_parameter("0.weight").clone()
     tensors = {name: value + 1 for name, value in tensors.items()}
     tensors["model.mm_projector.2.bias"] = torch.zeros(3)
     save_file(tensors, tmp_path / "b.safetensors")
     with pytest.raises(InvalidModelError, match=r"mm_projector\.2\.bias has shape \(3,\)"):
-        load_projector(model.projector, tmp_path / "b.safetensors")
+        load_projector(model.projector, PROJECTOR, tmp_path / "b.safetensors")
     assert torch.equal(model.projector.get_parameter("0.weight"), before)
 
 
@@ -320,7 +321,7 @@ def test_a_pickled_projector_is_refused_with_the_way_out(model: LladaV, tmp_path
     path = tmp_path / "mm_projector.bin"
     torch.save({"model.mm_projector.0.bias": torch.zeros(64)}, path)
     with pytest.raises(InvalidModelError, match=r"mm_projector\.bin is a pickle.*save_file"):
-        load_projector(model.projector, path)
+        load_projector(model.projector, PROJECTOR, path)
     path.rename(path.with_suffix(".safetensors"))
     with pytest.raises(InvalidModelError, match=r"mm_projector\.safetensors is a pickle"):
-        load_projector(model.projector, path.with_suffix(".safetensors"))
+        load_projector(model.projector, PROJECTOR, path.with_suffix(".safetensors"))

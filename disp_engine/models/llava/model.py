@@ -30,8 +30,8 @@ from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.images import tiles_of, visual_tokens
 from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llava.memory import memory
-from disp_engine.models.llava.projector import save_projector
 from disp_engine.models.llava.siglip import SiglipTower, build_projector
+from disp_engine.models.projector import save_projector
 from disp_engine.models.tensors import Checkpoint, check_names
 from disp_engine.records import (
     IGNORE,
@@ -377,7 +377,7 @@ class LlavaModel(ABC):
 
     def save_projector(self, path: Path) -> None:
         """Write the projector as safetensors under the official names, in the model's dtype."""
-        save_projector(self.projector, self.dtype, path)
+        save_projector(self.projector, weights.PROJECTOR, self.dtype, path)
 
     def text(self, ids: Int[Tensor, " T"]) -> str:
         """The response without special tokens."""
