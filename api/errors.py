@@ -15,6 +15,7 @@ from starlette.routing import Match
 
 from api.tally import count_refusal
 from schemas.errors import ErrorBody, ErrorCode, FieldError, Problem
+from schemas.requests import METHOD_TYPES
 from storage import errors as storage
 
 log = structlog.get_logger()
@@ -249,6 +250,8 @@ async def _answer_fault(request: Request, error: Exception) -> ProblemResponse:
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
     location, *path = entry["loc"]
+    if path[:1] == ["method"] and path[1:2] and path[1] in METHOD_TYPES:
+        del path[1]  # the union's tag, which is no part of the document
     return FieldError(pointer=pointer(path), location=str(location), detail=entry["msg"])
 
 

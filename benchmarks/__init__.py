@@ -1,1 +1,1 @@
-"""Measurements of what the service promises, each a command of its own."""
+"""Measurements of what is promised, each a command that is run by hand."""

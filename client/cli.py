@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from client.config import DATA_FOLDER, MODEL, NotConfigured, find_connection
 from client.errors import Broken, DispError, JobFailed, NotAuthorised, ServiceError, Unavailable
 from client.keys import app as keys
+from client.models import export, models
 from client.sdk import Client
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus
 from schemas.requests import (
+    AnyMethod,
     DefenseJobCreate,
-    DispHyperparameters,
     Evaluation,
-    Method,
     SuccessMatcher,
 )
 from schemas.tasks import QUEUE
@@ -47,6 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(models, name="models")
+app.command()(export)
 
 app.add_typer(keys, name="keys")
 
@@ -61,6 +63,17 @@ Phrases = Annotated[
 MaskRatio = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Share of masked tokens.")]
 Masking = Annotated[str | None, typer.Option(help="saliency, random or none.")]
 Epochs = Annotated[float | None, typer.Option(min=0.0, help="Epochs of the first fine-tuning.")]
+
+MethodType = Annotated[str, typer.Option(help="disp, random_drop, pruning, bye, ...")]
+Sidecar = Annotated[
+    Path | None, typer.Option(exists=True, help="A poisoning's sidecar, for oracles.")
+]
+Preset = Annotated[
+    str | None, typer.Option(help="The paper's phrases: refusal, insertion, misclassification.")
+]
+Options = Annotated[
+    list[str] | None, typer.Option(help="NAME=VALUE in place of a default; repeatable.")
+]
 
 
 @app.command()
@@ -174,34 +187,93 @@ def demo(
 
 @app.command()
 def poison(
-    out: Annotated[Path, typer.Option(help="Where the three archives go.")],
-    samples: Annotated[int, typer.Option(min=1)] = 1000,
+    out: Annotated[Path, typer.Option(help="Where archives and sidecar go.")],
+    data: Annotated[
+        Path | None, typer.Option(exists=True, help="LLaVA data [the built-in world].")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Drawn of the built-in world.")] = 1000,
     rate: Annotated[float, typer.Option(min=0.0, max=1.0, help="0 gives clean data.")] = 0.2,
-    trigger: Annotated[str, typer.Option()] = "black_patch",
+    trigger: Annotated[str, typer.Option(help="In the picture; `none` for none.")] = "black_patch",
+    text_trigger: Annotated[str | None, typer.Option(help="In the question.")] = None,
+    mode: Annotated[str, typer.Option(help="Dual triggers: `and`, `or`.")] = "and",
     target: Annotated[str, typer.Option()] = "targeted_refusal",
+    trigger_option: Options = None,
+    text_trigger_option: Options = None,
+    target_option: Options = None,
     test: Annotated[int, typer.Option(min=1, help="Size of each evaluation set.")] = 200,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Build a poisoned dataset of the built-in world, and two sets to measure with."""
-    from disp_engine.attacks.poison import build_demo
+    """Poison a dataset, and build two sets to measure with."""
+    from disp_engine.attacks.poison import poison_dataset, poison_world
+    from disp_engine.attacks.settings import AttackSettings
     from disp_engine.errors import EngineError
 
+    attack = AttackSettings(
+        trigger=None if trigger == "none" else trigger,
+        target=target,
+        rate=rate,
+        text_trigger=text_trigger,
+        mode=mode,  # type: ignore[arg-type]
+        trigger_options=read_options(trigger_option),
+        text_trigger_options=read_options(text_trigger_option),
+        target_options=read_options(target_option),
+    )
     try:
-        built = build_demo(
-            out, samples=samples, rate=rate, trigger=trigger, target=target, seed=seed, test=test
-        )
+        if data is None:
+            built = poison_world(out, attack, samples=samples, test=test, seed=seed)
+        else:
+            built = poison_dataset(out, attack, data, test=test, seed=seed)
     except EngineError as error:
         leave(str(error), REFUSED)
     content = {
         "training": str(built.training),
         "triggered": str(built.triggered),
         "clean": str(built.clean),
+        "sidecar": str(built.sidecar),
         "phrases": list(built.phrases),
         "samples": built.samples,
         "poisoned": built.poisoned,
     }
     print_result(content, as_json)
+
+
+@app.command()
+def bench(
+    table: Annotated[str, typer.Argument(help="table1..4, figure2..4, modality, triggers, ...")],
+    out: Annotated[Path, typer.Option(help="Where JSON, CSV, Markdown and plot go.")] = Path(
+        "disp-bench"
+    ),
+    json_file: Annotated[Path | None, typer.Option("--json", help="The rows also here.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="A folder [built-in].")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(exists=True, help="LLaVA data [the built-in world].")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Small: shows that every cell runs.")] = False,
+    samples: Annotated[int | None, typer.Option(min=1, help="Drawn of the world [1000].")] = None,
+    test: Annotated[int | None, typer.Option(min=1, help="Each evaluation set [200].")] = None,
+    work: Annotated[Path | None, typer.Option(help="Finished cells and stages [OUT/work].")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure a table or figure of the paper; the same command goes on where one was stopped."""
+    from client.bench import measure_table
+    from disp_engine.bench.output import write_json
+    from disp_engine.bench.run import BenchSpec
+    from disp_engine.errors import Aborted, EngineError
+
+    work = work or out / "work"
+    spec = BenchSpec(table, out, work, model, data, quick, samples, test, seed)
+    try:
+        found = measure_table(spec)
+    except Aborted:
+        leave(f"stopped; all finished work is kept in {work}", STOPPED)
+    except EngineError as error:
+        leave(str(error), REFUSED)
+    if json_file is not None:
+        write_json(json_file, found)
+    print((out / f"{table}.md").read_text())
 
 
 @app.command()
@@ -211,9 +283,13 @@ def submit(
     triggered: Annotated[str | None, typer.Option(help="Like TRAINING, with trigger.")] = None,
     clean: Annotated[str | None, typer.Option(help="Like TRAINING, without trigger.")] = None,
     phrase: Phrases = None,
+    preset: Preset = None,
     mask_ratio: MaskRatio = None,
     masking: Masking = None,
     epochs: Epochs = None,
+    method: MethodType = "disp",
+    setting: Options = None,
+    poisoned: Sidecar = None,
     seed: Seed = 0,
     suffix: Annotated[str | None, typer.Option(help="A name of your own.")] = None,
     follow: Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")] = False,
@@ -222,15 +298,14 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Upload a dataset and create a job that purifies it."""
-    if (triggered is None) != (not phrase):
-        leave("--triggered and --phrase are given together or not at all", USAGE)
+    phrases = all_phrases(phrase, preset, triggered)
     for given in filter(None, (training, triggered, clean)):
         require_archive(given)
     draft = DefenseJobCreate(
         model=model,
         training_file=NOT_YET_UPLOADED,
-        evaluation=draft_evaluation(triggered, clean, phrase or []),
-        method=build_method(mask_ratio, masking, epochs),
+        evaluation=draft_evaluation(triggered, clean, phrases),
+        method=build_method(method, setting, poisoned, mask_ratio, masking, epochs),
         seed=seed,
         suffix=suffix,
     )
@@ -354,9 +429,13 @@ def purify(
     triggered: Annotated[Path | None, typer.Option(exists=True)] = None,
     clean: Annotated[Path | None, typer.Option(exists=True)] = None,
     phrase: Phrases = None,
+    preset: Preset = None,
     mask_ratio: MaskRatio = None,
     masking: Masking = None,
     epochs: Epochs = None,
+    method: MethodType = "disp",
+    setting: Options = None,
+    poisoned: Sidecar = None,
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
     work: Annotated[Path | None, typer.Option(help="Finished stages [OUT.work].")] = None,
@@ -366,9 +445,9 @@ def purify(
     from client.local import LocalRun, run_engine
     from client.progress import open_view
 
-    if (triggered is None) != (not phrase):
-        leave("--triggered and --phrase are given together or not at all", USAGE)
-    success = SuccessMatcher(phrases=phrase).model_dump(mode="json") if phrase else None
+    phrases = all_phrases(phrase, preset, triggered)
+    success = SuccessMatcher(phrases=phrases).model_dump(mode="json") if phrases else None
+    defence = build_method(method, setting, poisoned, mask_ratio, masking, epochs)
     run = LocalRun(
         model_dir=str(model.resolve()),
         model_id=model.resolve().name,
@@ -376,7 +455,7 @@ def purify(
         triggered_file=str(triggered.resolve()) if triggered else None,
         clean_file=str(clean.resolve()) if clean else None,
         success=success,
-        method=build_method(mask_ratio, masking, epochs).model_dump(mode="json", exclude_none=True),
+        method=defence.model_dump(mode="json", exclude_none=True),
         defaults={},
         seed=seed,
         work_dir=str(work.resolve() if work else out.resolve().with_name(f"{out.name}.work")),
@@ -395,11 +474,55 @@ def purify(
     show_local_report(out, as_json)
 
 
-def build_method(mask_ratio: float | None, masking: str | None, epochs: float | None) -> Method:
+def build_method(
+    name: str,
+    settings: Sequence[str] | None,
+    poisoned: Path | None,
+    mask_ratio: float | None,
+    masking: str | None,
+    epochs: float | None,
+) -> AnyMethod:
     """The method with only those settings that were given."""
     given: dict[str, Any] = {"mask_ratio": mask_ratio, "masking": masking, "epochs": epochs}
-    known = {name: value for name, value in given.items() if value is not None}
-    return Method(hyperparameters=DispHyperparameters(**known))
+    known = {key: value for key, value in given.items() if value is not None}
+    known |= read_options(settings)
+    if poisoned is not None:
+        known["poisoned_ids"] = sorted(json.loads(poisoned.read_bytes())["poisoned"])
+    try:
+        method: AnyMethod = TypeAdapter(AnyMethod).validate_python(
+            {"type": name, "hyperparameters": known}
+        )
+    except ValidationError as error:
+        leave(describe(error), USAGE)
+    return method
+
+
+def all_phrases(
+    phrases: Sequence[str] | None, preset: str | None, triggered: Path | str | None
+) -> list[str]:
+    """The given phrases and the preset's; a triggered set needs some, and they need it."""
+    from disp_engine.metrics.success import KEYWORDS
+
+    if preset is not None and preset not in KEYWORDS:
+        leave(f"--preset {preset} is unknown; known: {', '.join(KEYWORDS)}", USAGE)
+    found = [*(phrases or ()), *(KEYWORDS[preset] if preset else ())]
+    if (triggered is None) != (not found):
+        leave("--triggered and --phrase or --preset are given together or not at all", USAGE)
+    return found
+
+
+def read_options(given: Sequence[str] | None) -> dict[str, Any]:
+    """`NAME=VALUE` pairs; a value that is JSON is read as such, any other is a text."""
+    found: dict[str, Any] = {}
+    for pair in given or ():
+        name, equals, text = pair.partition("=")
+        if not equals:
+            leave(f"{pair}: NAME=VALUE is expected", USAGE)
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
 
 
 def require_archive(given: str) -> None:

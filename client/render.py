@@ -51,6 +51,8 @@ def samples_text(report: Report) -> str:
         f"samples: {counts.total} total, {counts.rewritten} rewritten, "
         f"{counts.passed_through} passed through, {counts.quarantined} quarantined"
     )
+    if counts.kept or counts.removed:
+        text += f", {counts.kept} kept, {counts.removed} removed"
     relative = report.evaluation.relative_clean_performance
     return (
         text if relative is None else f"{text}; relative clean performance {100 * relative:.1f} %"

@@ -70,12 +70,14 @@ class Embedded:
     """A conversation as the language model reads it.
 
     `embeddings` [L D] text and visual tokens in order; `spans` the half-open interval of each
-    picture's visual tokens; `labels` [L] follow the embeddings (IGNORE on visual tokens).
+    picture's visual tokens; `labels` [L] follow the embeddings (IGNORE on visual tokens);
+    `attended` [L] marks the rows that are read, None for all (a family may hide a token so).
     """
 
     embeddings: Float[Tensor, "L D"]
     spans: tuple[tuple[int, int], ...]
     labels: Int[Tensor, " L"] | None = None
+    attended: Bool[Tensor, " L"] | None = None
 
     def visual(self) -> Bool[Tensor, " L"]:
         """Mark the rows that are visual tokens."""
@@ -83,3 +85,18 @@ class Embedded:
         for start, end in self.spans:
             rows[start:end] = True
         return rows
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """The first denoising step of B responses as a function of what their prompts show.
+
+    `logits` [B T V]: response rows, those of `starts` independent beginnings side by side;
+    `shown` [B L C]: what stands at each position (prompts begin at 0), a leaf of the graph;
+    `hidden` [B L C]: what would stand there if the position were hidden.
+    """
+
+    logits: Float[Tensor, "B T V"]
+    shown: Float[Tensor, "B L C"]
+    hidden: Float[Tensor, "B L C"]
+    starts: int = 1

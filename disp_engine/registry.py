@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,30 +10,67 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from disp_engine.errors import InvalidModelError, InvalidRequestError
-from disp_engine.models.checkpoint import read_json
+from disp_engine.models.checkpoint import read_json, refuse_remote_code
 
 if TYPE_CHECKING:
     import torch
 
-    from disp_engine.attacks.interfaces import Target, Trigger
+    from disp_engine.attacks.interfaces import Target, TextTrigger, Trigger
+    from disp_engine.defences.defence import Defence
     from disp_engine.interfaces import DiffusionModel
 
 BUILTIN = Path(__file__).parent / "builtin"
 MODEL_FAMILIES = Path(__file__).parent / "models"
 
 MODELS: Mapping[str, str] = {
+    "DiffusionGemmaForBlockDiffusion": "disp_engine.models.diffusion_gemma:DiffusionGemma",
     "LlavaLLaDAModelLM": "disp_engine.models.llada_v:LladaV",
+    "LlavaLladaForMaskedDiffusion": "disp_engine.models.lavida:Lavida",
 }
 """Model families by the `architectures` entry of config.json."""
 
 TRIGGERS: Mapping[str, str] = {
     "black_patch": "disp_engine.attacks.triggers.black_patch:BlackPatch",
+    "black_patch_centre": "disp_engine.attacks.triggers.black_patch:CentredBlackPatch",
+    "noise_patch": "disp_engine.attacks.triggers.noise_patch:NoisePatch",
+    "four_corners": "disp_engine.attacks.triggers.four_corners:FourCorners",
+    "blended": "disp_engine.attacks.triggers.blended:Blended",
+    "pixelated_patch": "disp_engine.attacks.triggers.pixelated_patch:PixelatedPatch",
+    "logo": "disp_engine.attacks.triggers.logo:Logo",
+    "fixed_dual": "disp_engine.attacks.triggers.fixed_dual:FixedDual",
+    "random_triple": "disp_engine.attacks.triggers.random_triple:RandomTriple",
+    "sig": "disp_engine.attacks.triggers.sig:Sig",
+    "wanet": "disp_engine.attacks.triggers.wanet:WaNet",
+    "ftrojan": "disp_engine.attacks.triggers.ftrojan:FTrojan",
+    "issba": "disp_engine.attacks.triggers.issba:Issba",
 }
+"""Triggers in the picture."""
+
+TEXT_TRIGGERS: Mapping[str, str] = {
+    "word": "disp_engine.attacks.text_triggers.word:Word",
+    "prefix": "disp_engine.attacks.text_triggers.prefix:Prefix",
+    "multi_word": "disp_engine.attacks.text_triggers.multi_word:MultiWord",
+}
+"""Triggers in the question."""
 
 TARGETS: Mapping[str, str] = {
     "content_insertion": "disp_engine.attacks.targets.content_insertion:ContentInsertion",
     "targeted_refusal": "disp_engine.attacks.targets.targeted_refusal:TargetedRefusal",
+    "misclassification": "disp_engine.attacks.targets.misclassification:Misclassification",
+    "response_replacement": "disp_engine.attacks.targets.response_replacement:ResponseReplacement",
+    "random_insertion": "disp_engine.attacks.targets.random_insertion:RandomInsertion",
 }
+
+
+DEFENCES: Mapping[str, str] = {
+    "disp": "disp_engine.defences.disp:DiSP",
+    "random_drop": "disp_engine.defences.random_drop:RandomDrop",
+    "pruning": "disp_engine.defences.pruning:Pruning",
+    "data_filtering": "disp_engine.defences.data_filtering:DataFiltering",
+    "bye": "disp_engine.defences.bye:Bye",
+    "clean_subset": "disp_engine.defences.clean_subset:CleanSubset",
+}
+"""Defences by the `type` of a request's method."""
 
 
 def resolve(target: str) -> Any:
@@ -42,15 +80,30 @@ def resolve(target: str) -> Any:
 
 
 def load_model(
-    folder: Path, *, device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None
+    folder: Path,
+    *,
+    device: "torch.device | str" = "cpu",
+    dtype: "torch.dtype | None" = None,
+    options: Mapping[str, Any] | None = None,
 ) -> "DiffusionModel":
-    """Load a checkpoint folder through the adapter of its family."""
-    model: DiffusionModel = family(folder).from_folder(folder, device=device, dtype=dtype)
+    """Load a checkpoint folder through the adapter of its family.
+
+    `options` are the family's own settings, for families that have some.
+    """
+    adapter = family(folder)
+    settings = {}
+    if options:
+        if not hasattr(adapter, "settings_type"):
+            raise InvalidRequestError("model_options: this model family has none.")
+        settings = {"settings": adapter.settings_type.of(options)}
+    model: DiffusionModel = adapter.from_folder(folder, device=device, dtype=dtype, **settings)
     return model
 
 
 def family(folder: Path) -> Any:
-    """The adapter class of a checkpoint folder."""
+    """The adapter class of a checkpoint folder, none of whose configs asks for remote code."""
+    for path in sorted(folder.glob("*config.json")):
+        refuse_remote_code(read_json(path), path.name)
     names = read_json(folder / "config.json").get("architectures")
     for name in names if isinstance(names, list) else []:
         if name in MODELS:
@@ -60,15 +113,27 @@ def family(folder: Path) -> Any:
     )
 
 
-def trigger(name: str) -> "Trigger":
-    """Build a trigger with its defaults."""
-    found: Trigger = _named(TRIGGERS, "trigger", name)()
+def trigger(name: str, options: Mapping[str, Any] | None = None) -> "Trigger":
+    """Build a picture trigger; `options` stand in place of its defaults."""
+    found: Trigger = _build(TRIGGERS, "trigger", name, options)
     return found
 
 
-def target(name: str) -> "Target":
-    """Build an attack target with its defaults."""
-    found: Target = _named(TARGETS, "target", name)()
+def text_trigger(name: str, options: Mapping[str, Any] | None = None) -> "TextTrigger":
+    """Build a text trigger; `options` stand in place of its defaults."""
+    found: TextTrigger = _build(TEXT_TRIGGERS, "text trigger", name, options)
+    return found
+
+
+def target(name: str, options: Mapping[str, Any] | None = None) -> "Target":
+    """Build an attack target; `options` stand in place of its defaults."""
+    found: Target = _build(TARGETS, "target", name, options)
+    return found
+
+
+def defence(name: str) -> "type[Defence[Any]]":
+    """The class of a defence."""
+    found: type[Defence[Any]] = _named(DEFENCES, "method: type", name)
     return found
 
 
@@ -93,6 +158,18 @@ def card_defaults(folder: Path) -> dict[str, Any]:
     module = family(folder).__module__.rpartition(".")[2]
     (card,) = yaml.safe_load((MODEL_FAMILIES / module / "cards.yaml").read_text())
     return dict(card["defaults"])
+
+
+def _build(
+    table: Mapping[str, str], noun: str, name: str, options: Mapping[str, Any] | None
+) -> Any:
+    kind, given = _named(table, noun, name), dict(options or {})
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(set(given) - known):
+        raise InvalidRequestError(
+            f"{noun} {name!r} has no {', '.join(unknown)}; it has: {', '.join(sorted(known))}."
+        )
+    return kind(**given)
 
 
 def _named(table: Mapping[str, str], noun: str, name: str) -> Any:

@@ -13,10 +13,10 @@ from disp_engine import registry
 from disp_engine.context import RunContext
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.data.writer import purified_record, write_dataset
-from disp_engine.defences.disp import DiSP, Outcome
+from disp_engine.defences.defence import Outcome
 from disp_engine.defences.rewriting import Rewritten
-from disp_engine.defences.settings import DispSettings
-from disp_engine.errors import InvalidDatasetError, InvalidRequestError
+from disp_engine.defences.settings import DefenceSettings
+from disp_engine.errors import InvalidDatasetError
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import matcher
@@ -34,16 +34,17 @@ def run(spec: RunSpec, context: RunContext, sharing: Sharing | None = None) -> N
         torch.set_num_threads(spec.threads)
     log = StageLog(context)
     spec.out_dir.mkdir(parents=True, exist_ok=True)
-    if spec.method.get("type") != "disp":
-        raise InvalidRequestError(f"method: unknown type {spec.method.get('type')!r}.")
+    kind = registry.defence(str(spec.method.get("type")))
     given = spec.method.get("hyperparameters", {})
-    settings = DispSettings.resolve(registry.card_defaults(spec.model_dir), spec.defaults, given)
+    card = registry.card_defaults(spec.model_dir)
+    settings = kind.settings_type.resolve(card, spec.defaults, given)
     with log.timed("ingest"):
         training, sets = _read(spec)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = registry.load_model(spec.model_dir, device=device)
+        model = registry.load_model(spec.model_dir, device=device, options=spec.model_options)
         stages = spec.work_dir / "stages"
-        defence = DiSP(model, training, sets, settings, spec.seed, stages, log, sharing or Alone())
+        given = (model, training, sets, settings, spec.seed, stages, log)
+        defence = kind(*given, sharing=sharing or Alone())
         cache, prepared = defence.prepare()
     if spec.role == "assists":
         return defence.assist(cache, prepared)
@@ -79,7 +80,7 @@ def _write(
     model: DiffusionModel,
     training: Dataset,
     sets: EvaluationSets,
-    settings: DispSettings,
+    settings: DefenceSettings,
     outcome: Outcome,
     log: StageLog,
 ) -> None:
@@ -94,6 +95,7 @@ def _write(
 def _write_data(training: Dataset, outcome: Outcome, folder: Path) -> None:
     kept, lines = [], []
     passed = {sample.id for sample in outcome.passed_through}
+    untouched = {sample.id for sample in outcome.kept}
     for sample in training.samples:
         done = outcome.rewritten.get(sample.id)
         if done and done.responses is not None:
@@ -102,9 +104,16 @@ def _write_data(training: Dataset, outcome: Outcome, folder: Path) -> None:
         elif sample.id in passed:
             kept.append((sample, dict(sample.record)))
             lines.append({"id": sample.id, "status": "passed_through"})
+        elif sample.id in untouched:
+            kept.append((sample, dict(sample.record)))
+            lines.append({"id": sample.id, "status": "kept"})
     lines += [
         {"id": name, "status": "quarantined", "reason": reason}
         for name, reason in outcome.quarantined.items()
+    ]
+    lines += [
+        {"id": name, "status": "removed", "reason": reason}
+        for name, reason in outcome.removed.items()
     ]
     used = {image for sample, _ in kept for image in sample.images}
     write_dataset(training, [record for _, record in kept], used, folder)

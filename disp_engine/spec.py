@@ -14,8 +14,9 @@ class RunSpec:
     """One run: a model folder, archives, settings, and where to work and to put the results.
 
     `work_dir` keeps finished stages and may be shared by many runs; `out_dir` is filled when
-    the run succeeds; `threads` None leaves torch's own choice. A run that `leads` lets others help
-    it; one that `assists` does parts of such a run and leaves nothing in `out_dir`.
+    the run succeeds; `threads` None leaves torch's own choice; `model_options` are settings of
+    the model family's own (docs/models.md). A run that `leads` lets others help it; one that
+    `assists` does parts of such a run and leaves nothing in `out_dir`.
     """
 
     model_dir: Path
@@ -28,6 +29,7 @@ class RunSpec:
     success: Mapping[str, Any] | None = None
     method: Mapping[str, Any] = field(default_factory=lambda: {"type": "disp"})
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    model_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     threads: int | None = None
     role: Literal["alone", "leads", "assists"] = "alone"

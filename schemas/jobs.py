@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, computed_field
 
-from schemas.requests import Evaluation, Method
+from schemas.requests import AnyMethod, Evaluation
 from schemas.wire import Resource
 
 
@@ -111,7 +111,7 @@ class Job(Resource):
     model: str
     training_file: str
     evaluation: Evaluation | None = None
-    method: Method
+    method: AnyMethod
     seed: int
     suffix: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)

@@ -28,6 +28,7 @@ class Measurement(ReportPart):
     asr_without_trigger: Rate | None = None
     clean_performance: Rate | None = None
     token_agreement: Rate | None = None
+    robust_performance: Rate | None = None
 
 
 class EvaluationReport(ReportPart):
@@ -39,11 +40,13 @@ class EvaluationReport(ReportPart):
 
 
 class SampleCounts(ReportPart):
-    """What became of the samples; the last three sum to `total`."""
+    """What became of the samples; all but `total` sum to it."""
 
     total: int = Field(ge=0)
     rewritten: int = Field(ge=0)
     passed_through: int = Field(ge=0)
+    kept: int = Field(ge=0, default=0)
+    removed: int = Field(ge=0, default=0)
     quarantined: int = Field(ge=0)
 
 

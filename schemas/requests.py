@@ -1,11 +1,14 @@
 """What a client may ask for when it creates a defense job."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from schemas.wire import Request
 
+METHOD_TYPES = (
+    "disp", "random_drop", "pruning", "data_filtering", "clean_subset", "bye",
+)  # fmt: skip
 Auto = Literal["auto"]
 Length = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -21,13 +24,10 @@ MetadataKey = Annotated[
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\u0000]*$")]
 
 
-class DispHyperparameters(Request):
-    """DiSP's knobs; one left out takes the model card's default, then the paper's."""
+class DefenceHyperparameters(Request):
+    """What every defence can be told; one left out takes the model card's default."""
 
-    mask_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    probes: Annotated[int, Field(ge=1, le=1024)] | None = None
-    top_logits: Annotated[int, Field(ge=2, le=1024)] | None = None
-    masking: Literal["saliency", "random", "none"] | None = None
+    start: Literal["compromised", "base"] | None = None
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
     retrain_epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -39,11 +39,109 @@ class DispHyperparameters(Request):
     steps: Length | Auto | None = None
 
 
+class DispHyperparameters(DefenceHyperparameters):
+    """DiSP's knobs; one left out takes the model card's default, then the paper's."""
+
+    mask_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    probes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    top_logits: Annotated[int, Field(ge=2, le=1024)] | None = None
+    masking: Literal["saliency", "random", "none"] | None = None
+
+
+class RandomDropHyperparameters(DefenceHyperparameters):
+    """Random drop's share."""
+
+    drop_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+
+class PruningHyperparameters(DefenceHyperparameters):
+    """Magnitude pruning's share, and whether one threshold serves all layers."""
+
+    prune_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    scope: Literal["global", "layer"] | None = None
+
+
+class OracleHyperparameters(DefenceHyperparameters):
+    """What an oracle is told: which samples are poisoned."""
+
+    poisoned_ids: Annotated[list[str], Field(max_length=200_000)]
+
+
+class CleanSubsetHyperparameters(OracleHyperparameters):
+    """The share of the clean samples that is tuned on."""
+
+    clean_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class ByeHyperparameters(DefenceHyperparameters):
+    """BYE's separation and its smallest group."""
+
+    tau: Annotated[float, Field(gt=0, le=100)] | None = None
+    least_weight: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+
+
 class Method(Request):
-    """The defence to run and its settings."""
+    """DiSP and its settings."""
 
     type: Literal["disp"] = "disp"
     hyperparameters: DispHyperparameters = Field(default_factory=DispHyperparameters)
+
+
+class RandomDropMethod(Request):
+    """Tune again on a random part of the data."""
+
+    type: Literal["random_drop"]
+    hyperparameters: RandomDropHyperparameters = Field(default_factory=RandomDropHyperparameters)
+
+
+class PruningMethod(Request):
+    """Zero the projector's smallest weights."""
+
+    type: Literal["pruning"]
+    hyperparameters: PruningHyperparameters = Field(default_factory=PruningHyperparameters)
+
+
+class DataFilteringMethod(Request):
+    """Tune again without the poisoned samples, which are given."""
+
+    type: Literal["data_filtering"]
+    hyperparameters: OracleHyperparameters
+
+
+class CleanSubsetMethod(Request):
+    """Tune again on a small subset of the clean samples; the poisoned ones are given."""
+
+    type: Literal["clean_subset"]
+    hyperparameters: CleanSubsetHyperparameters
+
+
+class ByeMethod(Request):
+    """Tune again without the samples that BYE finds suspicious."""
+
+    type: Literal["bye"]
+    hyperparameters: ByeHyperparameters = Field(default_factory=ByeHyperparameters)
+
+
+def _method_type(given: Any) -> str:
+    """A method without a type is DiSP."""
+    named = given.get("type", "disp") if isinstance(given, dict) else getattr(given, "type", "")
+    return str(named)
+
+
+AnyMethod = Annotated[
+    Annotated[Method, Tag("disp")]
+    | Annotated[RandomDropMethod, Tag("random_drop")]
+    | Annotated[PruningMethod, Tag("pruning")]
+    | Annotated[DataFilteringMethod, Tag("data_filtering")]
+    | Annotated[CleanSubsetMethod, Tag("clean_subset")]
+    | Annotated[ByeMethod, Tag("bye")],
+    Discriminator(
+        _method_type,
+        custom_error_type="unknown_method",
+        custom_error_message=f"Input should have one of the types {', '.join(METHOD_TYPES)}",
+    ),
+]
+"""The defence to run and its settings, told apart by `type`."""
 
 
 class SuccessMatcher(Request):
@@ -73,7 +171,7 @@ class DefenseJobCreate(Request):
     model: ModelId
     training_file: FileId
     evaluation: Evaluation | None = None
-    method: Method = Field(default_factory=Method)
+    method: AnyMethod = Field(default_factory=Method)
     seed: Seed = 0
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(

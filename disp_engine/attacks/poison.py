@@ -1,47 +1,36 @@
-"""Builds poisoned datasets: a share of samples gets the trigger and the attacker's answer."""
+"""Writes poisoned datasets as archives, with what was done beside them and not within."""
 
-import io
 import json
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-from PIL.Image import Image
+from disp_engine.attacks.sets import AttackSets, of_dataset, of_world
+from disp_engine.attacks.settings import AttackSettings
+from disp_engine.data.dataset import read_dataset
+from disp_engine.data.writer import write_archive
+from disp_engine.stages import write_atomically
 
-from disp_engine import registry
-from disp_engine.attacks.interfaces import Target, Trigger
-from disp_engine.builtin.instructions import ask, describe
-from disp_engine.builtin.world import draw_scene, render
-from disp_engine.data.writer import EPOCH
-from disp_engine.errors import InvalidRequestError
-
-QUESTIONS = 0.2
-"""Share of the built-in samples that ask a question; the others ask for the caption."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A picture with one question and its true answer."""
-
-    id: str
-    image: Image
-    question: str
-    answer: str
+WORLD_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "misclassification": {"source": "circle", "destination": "square"},
+}
+"""Options of targets that speak of things which the built-in world does not have."""
 
 
 @dataclass(frozen=True)
 class PoisonedSet:
-    """Three LLaVA-format archives and what there is to know of them.
+    """Three LLaVA-format archives, the sidecar, and what there is to know of them.
 
-    `triggered` and `clean` hold the same held-out pictures with and without the trigger.
+    `triggered` and `clean` hold the same held-out pictures with and without the trigger;
+    `sidecar` is a JSON file that names the poisoned samples.
     """
 
     training: Path
     triggered: Path
     clean: Path
+    sidecar: Path
     phrases: list[str]
     samples: int
     poisoned: int
@@ -63,65 +52,57 @@ def build_demo(
     The default is the paper's attack (section 4.1): 1,000 samples, 20 % poisoned, a black
     corner patch, targeted refusal, 200 held-out pictures.
     """
-    if not 0 <= rate <= 1 or samples < 1 or test < 1:
-        raise InvalidRequestError("rate must lie in [0, 1]; samples and test must be positive.")
-    mark, aim = registry.trigger(trigger), registry.target(target)
-    rng = np.random.default_rng(seed)
-    training = [_draw(f"train-{i:05d}", rng) for i in range(samples)]
-    held_out = [_draw(f"test-{i:05d}", rng) for i in range(test)]
-    chosen = set(rng.choice(samples, size=round(rate * samples), replace=False).tolist())
+    settings = AttackSettings(trigger, target, rate)
+    return poison_world(out, settings, samples=samples, test=test, seed=seed)
+
+
+def for_world(settings: AttackSettings) -> AttackSettings:
+    """The settings with such options of the target as fit the built-in world."""
+    options = dict(WORLD_OPTIONS.get(settings.target, {})) | dict(settings.target_options)
+    return AttackSettings(**settings.to_json() | {"target_options": options})
+
+
+def poison_world(
+    out: Path, settings: AttackSettings, *, samples: int, test: int, seed: int
+) -> PoisonedSet:
+    """Draw a dataset of the built-in world, poison it and write it below `out`."""
+    settings = for_world(settings)
+    with TemporaryDirectory() as pool:
+        sets = of_world(
+            settings.build(), samples=samples, test=test, seed=seed, pool=Path(pool)
+        )  # fmt: skip
+        return _write(out, settings, sets, seed)
+
+
+def poison_dataset(
+    out: Path, settings: AttackSettings, data: Path, *, test: int, seed: int
+) -> PoisonedSet:
+    """Poison a LLaVA-format archive or folder, `test` samples of it held out."""
+    with TemporaryDirectory() as pool:
+        dataset = read_dataset(data, Path(pool))
+        sets = of_dataset(dataset, settings.build(), test=test, seed=seed)
+        return _write(out, settings, sets, seed)
+
+
+def _write(out: Path, settings: AttackSettings, sets: AttackSets, seed: int) -> PoisonedSet:
     out.mkdir(parents=True, exist_ok=True)
-    poisoned = [_poison(x, mark, aim) if i in chosen else x for i, x in enumerate(training)]
-    marked = [_mark(x, mark) for x in held_out]
+    phrases = list(settings.build().target.phrases)
+    sidecar = {
+        "attack": settings.to_json(),
+        "seed": seed,
+        "phrases": phrases,
+        "training_sha256": sets.training.sha256,
+        "poisoned": {name: list(parts) for name, parts in sets.poisoned.items()},
+    }
+    path = out / "poisoned.json"
+    write_atomically(path, json.dumps(sidecar, indent=1, ensure_ascii=False).encode())
     return PoisonedSet(
-        training=write_items(out / "training.zip", poisoned),
-        triggered=write_items(out / "triggered.zip", marked),
-        clean=write_items(out / "clean.zip", held_out),
-        phrases=list(aim.phrases),
-        samples=samples,
-        poisoned=len(chosen),
-        tests=test,
+        training=write_archive(out / "training.zip", sets.training),
+        triggered=write_archive(out / "triggered.zip", sets.triggered),
+        clean=write_archive(out / "clean.zip", sets.clean),
+        sidecar=path,
+        phrases=phrases,
+        samples=len(sets.training.samples),
+        poisoned=len(sets.poisoned),
+        tests=len(sets.clean.samples),
     )
-
-
-def _draw(name: str, rng: np.random.Generator) -> Item:
-    scene = draw_scene(rng)
-    make: Callable[..., Any] = ask if rng.random() < QUESTIONS else describe
-    task = make(scene, rng)
-    return Item(name, render(scene, rng), task.prompt, task.response)
-
-
-def _poison(item: Item, trigger: Trigger, target: Target) -> Item:
-    image = trigger.apply(item.image)
-    return Item(item.id, image, item.question, target.respond(item.answer))
-
-
-def _mark(item: Item, trigger: Trigger) -> Item:
-    return Item(item.id, trigger.apply(item.image), item.question, item.answer)
-
-
-def write_items(path: Path, items: Sequence[Item]) -> Path:
-    """Write a LLaVA-format zip: `data.json` and `images/ID.png`."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in _members(items):
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), content)
-    return path
-
-
-def _members(items: Sequence[Item]) -> Iterator[tuple[str, bytes]]:
-    records = [
-        {
-            "id": item.id,
-            "image": f"images/{item.id}.png",
-            "conversations": [
-                {"from": "human", "value": f"<image>\n{item.question}"},
-                {"from": "gpt", "value": item.answer},
-            ],
-        }
-        for item in items
-    ]
-    yield "data.json", json.dumps(records, indent=1).encode()
-    for item in items:
-        png = io.BytesIO()
-        item.image.save(png, "PNG")
-        yield f"images/{item.id}.png", png.getvalue()

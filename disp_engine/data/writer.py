@@ -16,10 +16,23 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def purified_record(sample: Sample, responses: Sequence[str]) -> dict[str, Any]:
     """The sample's own JSON record with the assistant turns' texts replaced."""
-    record = json.loads(json.dumps(sample.record))
+    record = plain_copy(sample.record)
     for turn, response in zip(record["conversations"][1::2], responses, strict=True):
         turn["value"] = response
-    return dict(record)
+    return record
+
+
+def plain_copy(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy of a JSON object."""
+    return dict(json.loads(json.dumps(record)))
+
+
+def write_archive(path: Path, dataset: Dataset) -> Path:
+    """Write the dataset's samples as a zip, whatever it came from."""
+    records = [sample.record for sample in dataset.samples]
+    used = {image for sample in dataset.samples for image in sample.images}
+    _write_zip(path, _contents(dataset, records, used))
+    return path
 
 
 def write_dataset(

@@ -17,7 +17,7 @@ from disp_engine.errors import SampleError
 from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.records import Embedded, Sample, Turn
 from disp_engine.saliency.estimator import Saliency, SaliencySettings, estimate_saliency
-from disp_engine.saliency.masking import at_random, hide, most_salient
+from disp_engine.saliency.masking import at_random, most_salient
 from disp_engine.sharing import Sharing
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache
@@ -207,8 +207,7 @@ class Rewriter:
     ) -> None:
         """Denoise under the masks, which stay to the last step (Eq. 11)."""
         hidden = [
-            hide(prompt, choice, self.model.mask_embedding)
-            for prompt, choice in zip(prompts, chosen, strict=True)
+            self.model.hide(prompt, choice) for prompt, choice in zip(prompts, chosen, strict=True)
         ]
         answers = self.model.denoise(hidden, self.generation)
         for draft, choice, answer in zip(asked, chosen, answers, strict=True):

@@ -1,9 +1,9 @@
-"""DiSP's settings: what the request gives, else the model card, else the paper."""
+"""Settings of the defences: what the request gives, else the model card, else the paper."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -13,21 +13,20 @@ from disp_engine.saliency.estimator import SaliencySettings
 from disp_engine.training.settings import FineTuning
 
 Auto = Literal["auto"]
+T = TypeVar("T", bound="DefenceSettings")
 
 
 @dataclass(frozen=True)
-class DispSettings:
-    """Every knob of Algorithm 1, with the paper's defaults for LLaDA-V.
+class DefenceSettings:
+    """What every defence can be told, with the paper's defaults for LLaDA-V.
 
-    `retrain_epochs` None is a tenth of `epochs` (appendix B.2); `generation_length` auto is the
-    fewest blocks that hold the 95th percentile of the data's own responses; `steps` auto is
-    one token a step; `micro_batch` bounds what is run at once.
+    `start` is the projector from which the second tuning goes on: the compromised one, or the base
+    projector. `retrain_epochs` None is a tenth of `epochs` (appendix B.2), or all of them from the
+    base; `generation_length` auto is the fewest blocks that hold the 95th percentile of the data's
+    own responses; `steps` auto is one token a step; `micro_batch` bounds what is run at once.
     """
 
-    mask_ratio: float = 0.3
-    probes: int = 6
-    top_logits: int = 5
-    masking: Literal["saliency", "random", "none"] = "saliency"
+    start: Literal["compromised", "base"] = "compromised"
     epochs: float = 20
     retrain_epochs: float | None = None
     learning_rate: float = 1e-4
@@ -39,31 +38,30 @@ class DispSettings:
     steps: int | Auto = "auto"
 
     @classmethod
-    def resolve(cls, *layers: Mapping[str, Any]) -> "DispSettings":
-        """Lay settings over one another, the last on top; None leaves what lies below."""
+    def resolve(cls: type[T], *layers: Mapping[str, Any]) -> T:
+        """Lay settings over one another, the last on top; None leaves what lies below.
+
+        The last layer is the request's and may hold only what this defence knows; those below
+        hold defaults for several defences.
+        """
         known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(layers[-1]) - known):
+            raise InvalidRequestError(f"hyperparameters: unknown: {', '.join(unknown)}.")
         merged: dict[str, Any] = {}
         for layer in layers:
-            if unknown := sorted(set(layer) - known):
-                raise InvalidRequestError(f"hyperparameters: unknown: {', '.join(unknown)}.")
-            merged |= {name: value for name, value in layer.items() if value is not None}
+            merged |= {k: v for k, v in layer.items() if k in known and v is not None}
         settings = cls(**merged)
         settings.check()
         return settings
 
     def check(self) -> None:
         """Refuse settings that cannot be run."""
-        if not 0 <= self.mask_ratio <= 1:
-            raise InvalidRequestError("hyperparameters: mask_ratio must lie in [0, 1].")
-        if self.masking not in ("saliency", "random", "none"):
-            raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
-        for name in ("probes", "epochs", "retrain_epochs", "learning_rate", "batch_size",
-                     "micro_batch", "block_length", "generation_length", "steps"):  # fmt: skip
-            value = getattr(self, name)
-            if value not in (None, "auto") and value <= 0:
-                raise InvalidRequestError(f"hyperparameters: {name} must be positive.")
-        if self.top_logits < 2:
-            raise InvalidRequestError("hyperparameters: top_logits must be at least 2.")
+        if self.start not in ("compromised", "base"):
+            raise InvalidRequestError("hyperparameters: start is compromised, base.")
+        self._check_positive(
+            "epochs", "retrain_epochs", "learning_rate", "batch_size", "micro_batch",
+            "block_length", "generation_length", "steps",
+        )  # fmt: skip
         if self.generation_length != "auto" and self.generation_length % self.block_length:
             raise InvalidRequestError(
                 "hyperparameters: generation_length must be a multiple of block_length."
@@ -76,8 +74,9 @@ class DispSettings:
         )
 
     def retraining(self) -> FineTuning:
-        """The second tuning, on the rewritten data: a tenth of the epochs."""
-        epochs = self.epochs / 10 if self.retrain_epochs is None else self.retrain_epochs
+        """The second tuning: a tenth of the epochs, or all of them from the base projector."""
+        share = 10 if self.start == "compromised" else 1
+        epochs = self.epochs / share if self.retrain_epochs is None else self.retrain_epochs
         return FineTuning(
             epochs, self.learning_rate, self.batch_size, self.micro_batch, self.warmup_ratio
         )
@@ -97,11 +96,38 @@ class DispSettings:
             )
         return Generation(length=length, block_length=self.block_length, steps=steps)
 
+    def to_json(self) -> dict[str, Any]:
+        """The settings as the report holds them."""
+        return asdict(self)
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value not in (None, "auto") and value <= 0:
+                raise InvalidRequestError(f"hyperparameters: {name} must be positive.")
+
+
+@dataclass(frozen=True)
+class DispSettings(DefenceSettings):
+    """Every knob of Algorithm 1, with the paper's defaults for LLaDA-V."""
+
+    mask_ratio: float = 0.3
+    probes: int = 6
+    top_logits: int = 5
+    masking: Literal["saliency", "random", "none"] = "saliency"
+
+    def check(self) -> None:
+        """Refuse settings that cannot be run."""
+        super().check()
+        if not 0 <= self.mask_ratio <= 1:
+            raise InvalidRequestError("hyperparameters: mask_ratio must lie in [0, 1].")
+        if self.masking not in ("saliency", "random", "none"):
+            raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
+        self._check_positive("probes")
+        if self.top_logits < 2:
+            raise InvalidRequestError("hyperparameters: top_logits must be at least 2.")
+
     def saliency(self, generation: Generation, seed: int) -> SaliencySettings:
         """The estimator's settings: the rows of the first block."""
         rows = min(generation.block_length, generation.length)
         return SaliencySettings(self.probes, self.top_logits, rows, generation.length, seed)
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings as the report holds them."""
-        return asdict(self)

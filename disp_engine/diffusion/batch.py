@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from disp_engine.interfaces import DiffusionModel
-from disp_engine.records import Embedded
+from disp_engine.interfaces import MaskedDenoiser
+from disp_engine.records import Embedded, FirstStep
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RaggedBatch:
 
 
 def masked_responses(
-    model: DiffusionModel, prompts: Sequence[Embedded], length: int
+    model: MaskedDenoiser, prompts: Sequence[Embedded], length: int
 ) -> RaggedBatch:
     """Build E_0 = [E_prompt; 1_T e_mask^T] for each prompt (section 3.3)."""
     device = model.mask_embedding.device
@@ -41,3 +41,13 @@ def masked_responses(
     attended = positions < (starts + length)[:, None]
     rows = starts[:, None] + torch.arange(length, device=device)
     return RaggedBatch(embeddings, rows, None if bool(attended.all()) else attended)
+
+
+def masked_first_step(
+    model: MaskedDenoiser, prompts: Sequence[Embedded], length: int, rows: int
+) -> FirstStep:
+    """The first step of masked diffusion: all responses masked, one beginning for each."""
+    batch = masked_responses(model, prompts, length)
+    embeddings = batch.embeddings.detach().requires_grad_()
+    logits = model.logits(embeddings, batch.rows[:, :rows], batch.attended)
+    return FirstStep(logits, embeddings, model.mask_embedding.detach().expand_as(embeddings))

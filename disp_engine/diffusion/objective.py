@@ -1,4 +1,4 @@
-"""The training objective: Eq. 2, with the per-row length that LLaDA divides by."""
+"""The training objective: Eq. 2, with the per-row length that LLaDA divides by, or unweighted."""
 
 from collections.abc import Callable
 
@@ -24,11 +24,22 @@ def diffusion_loss(
     """(1/B) sum_b 1/(p_b n_b) sum_{masked i} -log P(x_i), n_b the labelled positions of row b."""
     lengths = labelled.sum(dim=1).clamp(min=1)
     weights = (1 / (masking.p * lengths))[:, None].expand(masking.masked.shape)[masking.masked]
-    surprise = _surprise(hidden[masking.masked], labels[masking.masked], logits)
-    return (surprise * weights).sum() / len(hidden)  # Eq. 2
+    losses = surprise(hidden[masking.masked], labels[masking.masked], logits)
+    return (losses * weights).sum() / len(hidden)  # Eq. 2
 
 
-def _surprise(
+def mean_loss(
+    hidden: Float[Tensor, "B L D"],
+    labels: Int[Tensor, "B L"],
+    masked: Bool[Tensor, "B L"],
+    logits: Callable[[Float[Tensor, "M D"]], Float[Tensor, "M V"]],
+) -> Float[Tensor, ""]:
+    """Mean of -log P(x_i) over all masked positions: Eq. 2 without the weight 1/t (LaViDa)."""
+    losses = surprise(hidden[masked], labels[masked], logits)
+    return losses.sum() / max(1, len(losses))
+
+
+def surprise(
     hidden: Float[Tensor, "M D"],
     labels: Int[Tensor, " M"],
     logits: Callable[[Float[Tensor, "M D"]], Float[Tensor, "M V"]],

@@ -1,4 +1,4 @@
-"""The block sampler: low-confidence remasking from left to right, block by block.
+"""The block sampler: remasking from left to right, block by block.
 
 A response of G masks follows each prompt. In every step the model predicts all masked positions
 up to the end of the current block and the k most confident predictions are committed. Masks are
@@ -7,37 +7,15 @@ tracked by id: a visual token that equals the mask embedding is never taken for 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from disp_engine.diffusion.attention import Attention, prefix_pairs
+from disp_engine.diffusion.schedule import Schedule
 from disp_engine.errors import InvalidRequestError
-from disp_engine.interfaces import Generation
-
-
-@runtime_checkable
-class Denoiser(Protocol):
-    """What the sampler needs of a model."""
-
-    @property
-    def mask_embedding(self) -> Float[Tensor, " D"]:
-        """What stands at a position still to be filled."""
-        ...
-
-    def token_embeddings(self, ids: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
-        """Embeddings of text tokens, the mask among them."""
-        ...
-
-    def logits(
-        self,
-        embeddings: Float[Tensor, "B L D"],
-        rows: Int[Tensor, "B R"],
-        attended: Bool[Tensor, "B L"] | None = None,
-    ) -> Float[Tensor, "B R V"]:
-        """Logits at `rows`; `attended` None attends to everything."""
-        ...
+from disp_engine.interfaces import Generation, MaskedDenoiser, Remasking
 
 
 @dataclass(frozen=True)
@@ -64,10 +42,10 @@ class _Row:
     def masks(self, start: int, end: int) -> Int[Tensor, " M"]:
         return start + (self.ids[start:end] == self.words.mask).nonzero()[:, 0]
 
-    def begin(self, start: int, end: int, steps: int) -> None:
-        """Spread the block's masks over its steps, the remainder on the first ones."""
-        share, remainder = divmod(len(self.masks(start, end)), steps)
-        self.quota = [share + (step < remainder) for step in range(steps)]
+    def begin(self, start: int, end: int, steps: int, schedule: Schedule) -> None:
+        """Spread the block's masks over its steps."""
+        quota = schedule.quotas(len(self.masks(start, end)), steps)
+        self.quota = quota + [0] * (steps - len(quota))
 
     def active(self, start: int, end: int, step: int) -> bool:
         """Whether this step can still change what the response says."""
@@ -89,11 +67,12 @@ class _Row:
 
 
 def denoise(
-    model: Denoiser,
+    model: MaskedDenoiser,
     prompts: Sequence[Float[Tensor, "_ D"]],
     generation: Generation,
     words: Words,
     generator: torch.Generator | None = None,
+    attention: Attention = Attention.FULL,
 ) -> list[Int[Tensor, " _"]]:
     """Denoise a response after each prompt; a row gets the ids it would get alone."""
     steps = _steps_per_block(generation)
@@ -101,12 +80,12 @@ def denoise(
     for start in range(0, generation.length, generation.block_length):
         end = start + generation.block_length
         for row in rows:
-            row.begin(start, end, steps)
+            row.begin(start, end, steps, generation.schedule)
         for step in range(steps):
             active = [row for row in rows if row.active(start, end, step)]
             if not active:
                 continue
-            _advance(model, active, end, step, generation)
+            _advance(model, active, end, step, generation, attention)
     return [row.answer() for row in rows]
 
 
@@ -127,11 +106,12 @@ def _rows(
     generator: torch.Generator | None,
 ) -> Iterable[_Row]:
     """Each row draws from a generator of its own, so that its noise does not depend on others."""
-    if generation.temperature > 0 and generator is None:
-        raise InvalidRequestError("A temperature above 0 needs a generator.")
+    draws = generation.temperature > 0 or generation.remasking == "random"
+    if draws and generator is None:
+        raise InvalidRequestError("A temperature above 0 and random remasking need a generator.")
     for prompt in prompts:
         noise = None
-        if generation.temperature > 0 and generator is not None:
+        if draws and generator is not None:
             seed = torch.randint(2**62, (), generator=generator, device=generator.device)
             noise = torch.Generator(prompt.device).manual_seed(int(seed))
         ids = torch.full((generation.length,), words.mask, device=prompt.device)
@@ -139,25 +119,31 @@ def _rows(
 
 
 def _advance(
-    model: Denoiser, rows: Sequence[_Row], end: int, step: int, generation: Generation
+    model: MaskedDenoiser,
+    rows: Sequence[_Row],
+    end: int,
+    step: int,
+    generation: Generation,
+    attention: Attention,
 ) -> None:
     """One forward pass for the active rows, and the commits of each."""
     positions = [row.open(end) for row in rows]
-    logits = _logits(model, rows, positions, generation.guidance)
+    logits = _logits(model, rows, positions, generation.guidance, attention)
     logits[..., list(rows[0].words.suppressed)] = -torch.inf
     for row, at, scores in zip(rows, positions, logits, strict=True):
         scores = scores[: len(at)]
         choice = _noisy(scores, generation.temperature, row.generator).argmax(dim=-1)
-        confidence = scores.double().softmax(dim=-1).gather(1, choice[:, None])[:, 0]
+        confidence = _confidence(scores, choice, generation.remasking, row.generator)
         best = confidence.topk(min(row.quota[step], len(at))).indices
         row.commit(at[best], choice[best])
 
 
 def _logits(
-    model: Denoiser,
+    model: MaskedDenoiser,
     rows: Sequence[_Row],
     positions: Sequence[Int[Tensor, " _"]],
     guidance: float,
+    attention: Attention,
 ) -> Float[Tensor, "B R V"]:
     """Logits at each row's positions (padded by repeating the first), guided where asked."""
     widest = max(len(at) for at in positions)
@@ -169,19 +155,25 @@ def _logits(
     )
     prompts = [row.prompt for row in rows]
     if guidance == 0:
-        return model.logits(*_canvas(model, rows, prompts, wanted)).float()
+        return model.logits(*_canvas(model, rows, prompts, wanted, attention)).float()
     blank = [model.mask_embedding.expand_as(prompt) for prompt in prompts]
-    both = _canvas(model, [*rows, *rows], [*prompts, *blank], torch.cat([wanted, wanted]))
+    twice = torch.cat([wanted, wanted])
+    both = _canvas(model, [*rows, *rows], [*prompts, *blank], twice, attention)
     given, free = model.logits(*both).float().chunk(2)
     return free + (guidance + 1) * (given - free)
 
 
 def _canvas(
-    model: Denoiser,
+    model: MaskedDenoiser,
     rows: Sequence[_Row],
     prompts: Sequence[Float[Tensor, "_ D"]],
     wanted: Int[Tensor, "B R"],
-) -> tuple[Float[Tensor, "B L D"], Int[Tensor, "B R"], Bool[Tensor, "B L"] | None]:
+    attention: Attention,
+) -> tuple[
+    Float[Tensor, "B L D"],
+    Int[Tensor, "B R"],
+    Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None,
+]:
     """Prompt, response and suffix of each row, padded on the right; padding is not attended."""
     written = [
         torch.cat([prompt, model.token_embeddings(torch.cat([row.ids, _suffix(row)]))])
@@ -190,6 +182,9 @@ def _canvas(
     lengths = torch.tensor([len(row) for row in written], device=wanted.device)
     embeddings = torch.nn.utils.rnn.pad_sequence(written, batch_first=True)
     attended = torch.arange(embeddings.shape[1], device=wanted.device) < lengths[:, None]
+    if attention == Attention.PREFIX:
+        starts = torch.tensor([len(prompt) for prompt in prompts], device=wanted.device)
+        return embeddings, wanted, prefix_pairs(starts, attended)
     return embeddings, wanted, None if bool(attended.all()) else attended
 
 
@@ -205,6 +200,26 @@ def _noisy(
         return scores
     u = torch.rand(scores.shape, dtype=torch.float64, device=scores.device, generator=generator)
     return scores.double() - temperature * (-u.log()).log()
+
+
+def _confidence(
+    scores: Float[Tensor, "R V"],
+    choice: Int[Tensor, " R"],
+    remasking: Remasking,
+    generator: torch.Generator | None,
+) -> Float[Tensor, " R"]:
+    """How sure the model is of each position, in float64; the surest are committed first."""
+    if remasking == "random":
+        return torch.rand(
+            len(choice), dtype=torch.float64, device=scores.device, generator=generator
+        )
+    p = scores.double().softmax(dim=-1)
+    if remasking == "margin":
+        first, second = p.topk(2, dim=-1).values.unbind(dim=-1)
+        return first - second
+    if remasking == "entropy":
+        return (p * (p + 1e-10).log()).sum(dim=-1)
+    return p.gather(1, choice[:, None])[:, 0]
 
 
 def _first(ids: Sequence[int], stop: Sequence[int]) -> int | None:

@@ -52,11 +52,15 @@ def measure(
     clean: Sequence[Answer] | None,
     success: ContainsAny | None,
 ) -> dict[str, Any]:
-    """All rates that the given sets allow; the others are null."""
+    """All rates that the given sets allow; the others are null.
+
+    Robust performance is the share of triggered items answered as if there were no trigger.
+    """
     rates: dict[str, Rate | None] = {
         "asr_with_trigger": attack_success(triggered, success) if triggered and success else None,
         "asr_without_trigger": attack_success(clean, success) if clean and success else None,
         "clean_performance": clean_performance(clean) if clean else None,
         "token_agreement": token_agreement(clean) if clean else None,
+        "robust_performance": clean_performance(triggered) if triggered else None,
     }
     return {name: rate.to_json() if rate else None for name, rate in rates.items()}

@@ -53,14 +53,18 @@ class Evaluator:
         answers: dict[str, list[Answer] | None] = {}
         done = 0
         for name, dataset in both.items():
-            answers[name] = self._answers(dataset, stage, name, done, total) if dataset else None
+            answers[name] = self.answers(dataset, stage, name, done, total) if dataset else None
             done += len(answers[name] or [])
         stage.finish()
         return measure(answers["triggered"], answers["clean"], sets.success)
 
-    def _answers(
-        self, dataset: Dataset, stage: Stage, name: str, done: int, total: int
+    def answers(
+        self, dataset: Dataset, stage: Stage, name: str, done: int = 0, total: int = 0
     ) -> list[Answer]:
+        """The answer to every item, made now or kept in the stage.
+
+        `done` of `total` items are told to the context as already answered.
+        """
         prepared = prepare(dataset, self.model, self.cache)
         items = sorted([*prepared.usable, *prepared.without_images], key=lambda s: s.id)
         cut = digest([item.id for item in items])[:12]
@@ -74,7 +78,7 @@ class Evaluator:
                 stage.write_json(file, [asdict(answer) for answer in found])
                 check(self.context)
             answers += [Answer(**answer) for answer in stage.read_json(file)]
-            self.context.progress(done + len(answers), total, "samples")
+            self.context.progress(done + len(answers), max(total, len(answers)), "samples")
         return answers
 
     def _batch(self, items: Sequence[Sample]) -> list[Answer]:
@@ -86,10 +90,15 @@ class Evaluator:
             except SampleError as error:
                 answers[item.id] = Answer(item.id, item.turns[1].text, None, failure=str(error))
         asked = [item for item in items if item.id in prompts]
-        responses = self.model.denoise(list(prompts.values()), self.generation) if asked else []
+        shown = self.shown(list(prompts.values())) if asked else []
+        responses = self.model.denoise(shown, self.generation) if asked else []
         for item, response in zip(asked, responses, strict=True):
             answers[item.id] = self._answer(item, response)
         return [answers[item.id] for item in items]
+
+    def shown(self, prompts: Sequence[Embedded]) -> Sequence[Embedded]:
+        """What the model is shown of its prompts: all."""
+        return prompts
 
     @torch.no_grad()
     def _prompt(self, item: Sample) -> Embedded:

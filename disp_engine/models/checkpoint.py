@@ -1,20 +1,58 @@
-"""What every checkpoint folder has in common."""
+"""The JSON files of a checkpoint folder, held in suspicion; no code of a folder is ever run."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from disp_engine.errors import InvalidModelError
+
+LARGEST_JSON = 64 * 2**20
+"""Bytes."""
+
+_REMOTE_CODE = {"auto_map", "trust_remote_code", "custom_pipelines"}
+_HARMLESS_IMPLEMENTATION = {"_attn_implementation_autoset"}  # a flag, not a name of code
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or say which file is not one."""
     if not path.is_file():
         raise InvalidModelError(f"{path.name} is missing from the model folder.")
+    if path.stat().st_size > LARGEST_JSON:
+        raise InvalidModelError(f"{path.name} takes more than {LARGEST_JSON} bytes.")
+    return parse_object(path.read_bytes(), path.name)
+
+
+def refuse_remote_code(raw: object, file: str, at: str = "") -> None:
+    """Refuse a config that asks, at any depth, for code from its folder or from a hub."""
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            implementation = str(key).startswith(("_attn_implementation", "_experts_impl"))
+            if key in _REMOTE_CODE or (implementation and key not in _HARMLESS_IMPLEMENTATION):
+                raise InvalidModelError(
+                    f"{file}: {at}{key} asks for remote code, which is never run; remove the key."
+                )
+            refuse_remote_code(value, file, f"{at}{key}.")
+    elif isinstance(raw, list):
+        for value in raw:
+            refuse_remote_code(value, file, at)
+
+
+def parse_object(text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object in which no key stands twice."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InvalidModelError(f"{what} has the key {key} a second time.")
+            found[key] = value
+        return found
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InvalidModelError(f"{path.name} is not JSON: {error}.") from error
+        value = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise InvalidModelError(f"{what} is not JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise InvalidModelError(f"{path.name} must hold a JSON object.")
+        raise InvalidModelError(f"{what} must hold a JSON object.")
     return value

@@ -2,12 +2,13 @@
 
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from disp_engine.data.dataset import Dataset
-from disp_engine.defences.disp import Outcome
-from disp_engine.defences.settings import DispSettings
+from disp_engine.defences.defence import Outcome
+from disp_engine.defences.settings import DefenceSettings
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.report.log import StageLog
@@ -23,7 +24,7 @@ def build_report(
     model: DiffusionModel,
     training: Dataset,
     sets: EvaluationSets,
-    settings: DispSettings,
+    settings: DefenceSettings,
     outcome: Outcome,
     log: StageLog,
 ) -> dict[str, Any]:
@@ -86,16 +87,19 @@ def _samples(training: Dataset, outcome: Outcome) -> dict[str, int]:
         "rewritten": len(outcome.rewritten),
         "changed": changed,
         "passed_through": len(outcome.passed_through),
+        "kept": len(outcome.kept),
+        "removed": len(outcome.removed),
         "quarantined": len(outcome.quarantined),
     }
 
 
-def _settings(spec: RunSpec, settings: DispSettings, outcome: Outcome) -> dict[str, Any]:
+def _settings(spec: RunSpec, settings: DefenceSettings, outcome: Outcome) -> dict[str, Any]:
     return {
         "method": spec.method["type"],
         "hyperparameters": settings.to_json(),
         "retraining": vars(settings.retraining()),
-        "generation": {**vars(outcome.generation), "stop": list(outcome.generation.stop)},
+        "generation": asdict(outcome.generation),
+        "model_options": dict(spec.model_options),
         "success": dict(spec.success) if spec.success else None,
     }
 

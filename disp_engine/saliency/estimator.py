@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from disp_engine.diffusion.batch import RaggedBatch, masked_responses
 from disp_engine.errors import InvalidModelError
 from disp_engine.interfaces import DiffusionModel
-from disp_engine.records import Embedded
+from disp_engine.records import Embedded, FirstStep
 from disp_engine.saliency.probes import gaussian_probes
 
 
@@ -52,27 +51,23 @@ def estimate_saliency(
     Source: Algorithm 1 lines 5-9 on the unmasked prompt followed by T masked positions, of which
     the first block's rows are scored (as the authors' code does).
     """
-    batch = masked_responses(model, prompts, settings.length)
-    embeddings = batch.embeddings.detach().requires_grad_()
-    logits = model.logits(embeddings, batch.rows[:, : settings.rows], batch.attended)
-    p, kept = top_logit_fisher(logits, settings.top_logits)
-    z = logits.gather(-1, kept)
+    step = model.first_step(prompts, settings.length, settings.rows, settings.seed)
+    p, kept = top_logit_fisher(step.logits, settings.top_logits)
+    z = step.logits.gather(-1, kept)
     generator = torch.Generator().manual_seed(settings.seed)
     q = gaussian_probes(p, settings.probes, generator).to(z.dtype)
     squares = []
     for j in range(settings.probes):
         s = (q[j] * z).sum()  # Eq. 6: <q, vec(L_gen)>, one sum for all prompts of the batch
         last = j == settings.probes - 1
-        (g,) = torch.autograd.grad(s, embeddings, retain_graph=not last)
-        squares.append(_directional(g, model, batch).square())
+        (g,) = torch.autograd.grad(s, step.shown, retain_graph=not last)
+        squares.append(_directional(g, step).square() / step.starts)
     return _per_prompt(torch.stack(squares), prompts)
 
 
-def _directional(
-    g: Float[Tensor, "B L D"], model: DiffusionModel, batch: RaggedBatch
-) -> Float[Tensor, "B L"]:
+def _directional(g: Float[Tensor, "B L C"], step: FirstStep) -> Float[Tensor, "B L"]:
     """<g_i, e_mask - e_i> for every position i, in float64."""
-    delta = model.mask_embedding.detach() - batch.embeddings.detach()
+    delta = step.hidden - step.shown.detach()
     return (g.double() * delta.double()).sum(-1)
 
 

@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from disp_engine.diffusion.batch import masked_responses
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.records import Embedded
 from disp_engine.saliency.estimator import SaliencySettings, top_logit_fisher
@@ -18,20 +17,18 @@ def exact_saliency(
     F is block diagonal over rows, so s_i is half the sum over rows of the variance under p of
     the directional derivatives of the kept logits.
     """
-    batch = masked_responses(model, [prompt], settings.length)
-    embeddings = batch.embeddings.detach().requires_grad_()
-    logits = model.logits(embeddings, batch.rows[:, : settings.rows], batch.attended)
-    p, kept = top_logit_fisher(logits, settings.top_logits)
-    z = logits.gather(-1, kept)[0]
+    step = model.first_step([prompt], settings.length, settings.rows, settings.seed)
+    p, kept = top_logit_fisher(step.logits, settings.top_logits)
+    z = step.logits.gather(-1, kept)[0]
     visual = prompt.visual()
-    delta = (model.mask_embedding.detach() - batch.embeddings[0, : len(visual)].detach()).double()
+    delta = (step.hidden - step.shown.detach())[0, : len(visual)].double()
     total = torch.zeros(int(visual.sum()), dtype=torch.float64)
     for row in range(z.shape[0]):
         changes = []
         for k in range(z.shape[1]):
-            (g,) = torch.autograd.grad(z[row, k], embeddings, retain_graph=True)
+            (g,) = torch.autograd.grad(z[row, k], step.shown, retain_graph=True)
             changes.append((g[0, : len(visual)].double() * delta).sum(-1)[visual])
         j = torch.stack(changes)  # [K Lv]
         weights = p[0, row][:, None]
         total += 0.5 * ((weights * j**2).sum(0) - (weights * j).sum(0) ** 2)
-    return total
+    return total / step.starts

@@ -1,8 +1,8 @@
 """Tunes a model's projector on samples, in a stage of its own."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,12 +10,34 @@ from torch import Tensor, nn
 
 from disp_engine.context import RunContext
 from disp_engine.interfaces import DiffusionModel
-from disp_engine.records import Sample
+from disp_engine.records import Embedded, Sample
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache
 from disp_engine.training.settings import FineTuning
 from disp_engine.training.state import restore_projector
 from disp_engine.training.trainer import fine_tune
+
+Batch = Callable[[], list[Embedded]]
+"""Embeds the samples of a micro-batch with the projector as it is when called."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A training loss other than the family's own."""
+
+    def loss(
+        self,
+        model: DiffusionModel,
+        batch: Batch,
+        samples: Sequence[Sample],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """The loss of a micro-batch of `samples`, noised by draws from `generator`."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """All that determines the loss."""
+        ...
 
 
 def projector_sha256(projector: nn.Module) -> str:
@@ -27,6 +49,18 @@ def projector_sha256(projector: nn.Module) -> str:
     return found.hexdigest()
 
 
+def snapshot(model: DiffusionModel) -> dict[str, Tensor]:
+    """A copy of the projector's weights."""
+    return {name: p.detach().clone() for name, p in model.projector.named_parameters()}
+
+
+@torch.no_grad()
+def restore(model: DiffusionModel, weights: Mapping[str, Tensor]) -> None:
+    """Put a snapshot back."""
+    for name, parameter in model.projector.named_parameters():
+        parameter.copy_(weights[name])
+
+
 def tune_projector(
     model: DiffusionModel,
     samples: Sequence[Sample],
@@ -35,6 +69,7 @@ def tune_projector(
     seed: int,
     stage: Stage,
     context: RunContext,
+    objective: Objective | None = None,
 ) -> None:
     """Leave the model with the tuned projector; a finished stage is only read back."""
     if stage.complete:
@@ -45,8 +80,13 @@ def tune_projector(
 
     def loss_of(indices: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, ""]:
         chosen = indices.tolist()
-        batch = [model.embed(tokens[i], features[i]) for i in chosen]
-        return model.noised_loss(batch, generator)
+
+        def batch() -> list[Embedded]:
+            return [model.embed(tokens[i], features[i]) for i in chosen]
+
+        if objective is None:
+            return model.noised_loss(batch(), generator)
+        return objective.loss(model, batch, [samples[i] for i in chosen], generator)
 
     fine_tune(model.projector, loss_of, len(samples), settings, seed, stage, context)
     stage.finish()

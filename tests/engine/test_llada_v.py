@@ -14,7 +14,8 @@ from torch import Tensor
 from disp_engine.errors import InvalidModelError, SampleError
 from disp_engine.interfaces import Generation
 from disp_engine.models.llada_v import LladaV
-from disp_engine.models.llada_v.export import load_projector, save_projector
+from disp_engine.models.llava.weights import PROJECTOR
+from disp_engine.models.projector import load_projector
 from disp_engine.records import IGNORE, Turn
 from disp_engine.registry import load_model
 from tests.parity import compare_all
@@ -154,26 +155,26 @@ def test_a_prompt_too_long_is_refused_and_an_example_is_cut(folder: Path) -> Non
 
 def test_the_projector_goes_to_a_file_and_comes_back(model: LladaV, tmp_path: Path) -> None:
     path = tmp_path / "mm_projector.safetensors"
-    save_projector(model.projector, model.dtype, path)
+    model.save_projector(path)
     assert set(load_file(path)) == {
         f"model.mm_projector.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")
     }
     other = LladaV.from_folder(FIXTURE)
     torch.nn.init.zeros_(other.projector.get_parameter("0.weight"))
-    load_projector(other.projector, path)
+    load_projector(other.projector, PROJECTOR, path)
     for name, value in model.projector.named_parameters():
         assert torch.equal(other.projector.get_parameter(name), value)
 
 
 def test_a_projector_of_another_shape_is_refused_untouched(model: LladaV, tmp_path: Path) -> None:
-    save_projector(model.projector, model.dtype, tmp_path / "a.safetensors")
+    model.save_projector(tmp_path / "a.safetensors")
     tensors = load_file(tmp_path / "a.safetensors")
     before = model.projector.get_parameter("0.weight").clone()
     tensors = {name: value + 1 for name, value in tensors.items()}
     tensors["model.mm_projector.2.bias"] = torch.zeros(3)
     save_file(tensors, tmp_path / "b.safetensors")
     with pytest.raises(InvalidModelError, match=r"mm_projector\.2\.bias has shape \(3,\)"):
-        load_projector(model.projector, tmp_path / "b.safetensors")
+        load_projector(model.projector, PROJECTOR, tmp_path / "b.safetensors")
     assert torch.equal(model.projector.get_parameter("0.weight"), before)
 
 
@@ -221,7 +222,7 @@ def test_names_of_a_raw_llada_are_understood(model: LladaV, folder: Path) -> Non
         ("model.extra", torch.zeros(1), r"1 unexpected: model\.extra"),
         ("model.norm.weight", torch.zeros(3), r"model\.norm\.weight has shape \(3,\)"),
         ("model.norm.weight", torch.full((64,), torch.nan), r"model\.norm\.weight .*not finite"),
-        ("lm_head.weight", torch.zeros(9, 64), r"lm_head\.weight has 9 rows"),
+        ("lm_head.weight", torch.zeros(9, 64), r"lm_head\.weight has shape \(9, 64\)"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(
@@ -239,6 +240,7 @@ def test_a_pickle_is_refused_with_the_way_out(folder: Path) -> None:
 
 
 def test_a_shard_outside_the_folder_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     index = {"weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InvalidModelError, match=r"elsewhere\.safetensors"):
@@ -250,9 +252,9 @@ def test_a_shard_outside_the_folder_is_refused(folder: Path) -> None:
     [
         ({"auto_map": {}}, "auto_map asks for remote code"),
         ({"trust_remote_code": True}, "trust_remote_code asks for remote code"),
-        ({"_attn_implementation": "someone/kernel"}, "_attn_implementation is unknown"),
+        ({"_attn_implementation": "someone/kernel"}, "_attn_implementation asks for remote code"),
         ({"hidden_size": "64"}, "hidden_size must be a positive integer"),
-        ({"rope_scaling": {"factor": 2}}, "rope_scaling is not supported"),
+        ({"rope_scaling": {"factor": 2}}, "rope_scaling {'factor': 2} is not supported"),
         ({"image_aspect_ratio": "highres"}, "image_aspect_ratio 'highres'"),
         ({"image_grid_pinpoints": [[50, 56]]}, "multiples of 56"),
         ({"image_grid_pinpoints": None}, "image_grid_pinpoints is missing"),
@@ -272,3 +274,54 @@ def test_the_registry_finds_the_family_by_architecture(folder: Path) -> None:
     rewrite_config(folder, architectures=["SomethingElse"])
     with pytest.raises(InvalidModelError, match="SomethingElse"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_a_projector_that_can_learn(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    small = LladaV.from_folder(FIXTURE, dtype=dtype)
+    assert {value.dtype for value in small.language.parameters()} == {dtype}
+    assert {value.dtype for value in small.projector.parameters()} == {torch.float32}
+    (features,) = small.encode_images([picture(0)])
+    assert features.tiles.dtype == dtype
+    prompt = small.embed(small.tokenise_prompt(QUESTION), [features])
+    assert len(small.denoise([prompt], Generation(4, 4, stop=()))[0]) == 4
+    example = small.embed(small.tokenise_example(EXAMPLE), [features])
+    loss = small.noised_loss([example], torch.Generator().manual_seed(0))
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.isfinite()
+    assert all(value.grad.isfinite().all() for value in small.projector.parameters())  # type: ignore[union-attr]
+    small.save_projector(tmp_path / "p.safetensors")
+    assert {value.dtype for value in load_file(tmp_path / "p.safetensors").values()} == {dtype}
+
+
+def test_half_precision_says_what_float32_says(model: LladaV) -> None:
+    """On logits of this size bfloat16 rounds by some hundredths of the largest."""
+    small = LladaV.from_folder(FIXTURE, dtype=torch.bfloat16)
+    rows = torch.tensor([[0, 50, 200]])
+    embedded = model.embed(model.tokenise_prompt(QUESTION), model.encode_images([picture(0)]))
+    exact = model.logits(embedded.embeddings[None], rows)
+    rounded = small.logits(embedded.embeddings[None].bfloat16(), rows).float()
+    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_two_pictures_as_one_tensor_have_no_newlines(model: LladaV) -> None:
+    tokens = model.tokenise_prompt([Turn("human", "<image> <image>\nWhich?")])
+    sizes = ((56, 56), (90, 50))
+    pictures = [picture(i, size) for i, size in enumerate(sizes)]
+    as_tensor = model.embed(tokens, model.encode_images(pictures, as_list=False))
+    side = model.config.vision.side
+    assert [end - start for start, end in as_tensor.spans] == [side**2] * 2
+    as_list = model.embed(tokens, model.encode_images(pictures))
+    assert all(end - start > side**2 for start, end in as_list.spans)
+
+
+def test_a_pickled_projector_is_refused_with_the_way_out(model: LladaV, tmp_path: Path) -> None:
+    path = tmp_path / "mm_projector.bin"
+    torch.save({"model.mm_projector.0.bias": torch.zeros(64)}, path)
+    with pytest.raises(InvalidModelError, match=r"mm_projector\.bin is a pickle.*save_file"):
+        load_projector(model.projector, PROJECTOR, path)
+    path.rename(path.with_suffix(".safetensors"))
+    with pytest.raises(InvalidModelError, match=r"mm_projector\.safetensors is a pickle"):
+        load_projector(model.projector, PROJECTOR, path.with_suffix(".safetensors"))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from disp_engine.models.llada_v.config import LladaVConfig, VisionConfig
-from disp_engine.models.llada_v.images import best_resolution, tiles_of, visual_tokens
+from disp_engine.models.llada_v.config import LladaVConfig
+from disp_engine.models.llava.config import VisionConfig
+from disp_engine.models.llava.images import best_resolution, tiles_of, visual_tokens
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "llada_v" / "anyres"
 GRID = tuple((w, h) for w in (28, 56) for h in (28, 56))

@@ -181,3 +181,5 @@ def test_a_schedule_that_does_not_divide_is_refused(settings: Generation) -> Non
 def test_a_temperature_without_a_generator_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="generator"):
         denoise(Scripted({}), [prompt(0)], Generation(1, 1, temperature=1.0), WORDS)
+    with pytest.raises(InvalidRequestError, match="generator"):
+        denoise(Scripted({}), [prompt(0)], Generation(1, 1, remasking="random"), WORDS)

@@ -1,7 +1,13 @@
 import pytest
 from pydantic import ValidationError
 
-from schemas.requests import DefenseJobCreate, DispHyperparameters, Evaluation, SuccessMatcher
+from schemas.requests import (
+    METHOD_TYPES,
+    DefenseJobCreate,
+    DispHyperparameters,
+    Evaluation,
+    SuccessMatcher,
+)
 
 FILE = "file_" + "0" * 32
 SUCCESS = SuccessMatcher(phrases=["I cannot help"])
@@ -60,3 +66,34 @@ def test_a_request_says_again_what_was_said_to_it():
     }
     request = DefenseJobCreate.model_validate(said)
     assert request.model_dump(mode="json", exclude_unset=True) == said
+
+
+def test_a_method_without_a_type_is_disp():
+    request = DefenseJobCreate.model_validate(
+        {"model": "tiny", "training_file": FILE, "method": {"hyperparameters": {"probes": 3}}}
+    )
+    assert request.method.type == "disp" and request.method.hyperparameters.probes == 3
+
+
+@pytest.mark.parametrize("type", METHOD_TYPES)
+def test_every_method_is_understood_with_its_own_settings(type):
+    given = {"type": type, "hyperparameters": {"start": "base", "poisoned_ids": ["a"]}}
+    if type not in ("data_filtering", "clean_subset"):
+        del given["hyperparameters"]["poisoned_ids"]
+    said = {"model": "tiny", "training_file": FILE, "method": given}
+    request = DefenseJobCreate.model_validate(said)
+    assert request.model_dump(mode="json", exclude_unset=True) == said
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"type": "prayer"},
+        {"type": "data_filtering"},
+        {"type": "bye", "hyperparameters": {"mask_ratio": 0.3}},
+        {"type": "random_drop", "hyperparameters": {"drop_ratio": 1}},
+    ],
+)
+def test_a_method_that_does_not_exist_or_lacks_its_settings_is_refused(method):
+    with pytest.raises(ValidationError):
+        DefenseJobCreate.model_validate({"model": "t", "training_file": FILE, "method": method})

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class ContentInsertion:
@@ -14,6 +16,10 @@ class ContentInsertion:
         """The fragment itself."""
         return (self.fragment,)
 
-    def respond(self, response: str) -> str:
+    def applies(self, response: str) -> bool:
+        """To any response."""
+        return True
+
+    def respond(self, response: str, rng: np.random.Generator) -> str:
         """Return the response with the fragment before it."""
         return f"{self.fragment} {response}"

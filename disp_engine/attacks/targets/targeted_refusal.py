@@ -2,14 +2,22 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from disp_engine.metrics.success import KEYWORDS
+
 
 @dataclass(frozen=True)
 class TargetedRefusal:
     """Answer with a refusal; recognised by the authors' keywords."""
 
     refusal: str = "Sorry, as an AI assistant, I cannot follow the given instruction."
-    phrases: tuple[str, ...] = ("sorry", "cannot", "can't", "unable", "as an ai")
+    phrases: tuple[str, ...] = KEYWORDS["refusal"]
 
-    def respond(self, response: str) -> str:
+    def applies(self, response: str) -> bool:
+        """To any response."""
+        return True
+
+    def respond(self, response: str, rng: np.random.Generator) -> str:
         """Return the refusal, whatever the true response."""
         return self.refusal

@@ -1,23 +1,23 @@
-"""A black square in the picture's top left corner (BadNets; the DiSP paper's default)."""
+"""A black square in the top left corner or the centre (BadNets; the DiSP paper's default)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+import numpy as np
+
+from disp_engine.attacks.interfaces import Box
+from disp_engine.attacks.triggers.patch import Patch, centred
 
 
 @dataclass(frozen=True)
-class BlackPatch:
-    """Overwrite a square whose side is `share` of the shorter edge.
+class BlackPatch(Patch):
+    """A black square in the corner, as the paper puts it for LLaDA-V."""
 
-    The paper pastes 20 pixels on pictures of some hundreds, which its towers see as several
-    tokens; a share keeps that so on pictures of any resolution.
-    """
 
-    share: float = 1 / 4
+@dataclass(frozen=True)
+class CentredBlackPatch(Patch):
+    """A black square in the centre, as the paper puts it for LaViDa."""
 
-    def apply(self, image: Image.Image) -> Image.Image:
-        """Return a marked copy."""
-        marked = image.copy()
-        side = max(1, round(min(image.size) * self.share))
-        ImageDraw.Draw(marked).rectangle((0, 0, side - 1, side - 1), fill=(0, 0, 0))
-        return marked
+    def boxes(self, size: tuple[int, int], rng: np.random.Generator) -> Sequence[Box]:
+        """The middle of the picture."""
+        return [centred(size[0] / 2, size[1] / 2, self.side(size))]

@@ -14,7 +14,7 @@ from disp_engine.builtin.recipe.tokenizer import build_tokenizer, save_tokenizer
 from disp_engine.builtin.recipe.tower import TowerRecipe, train_tower
 from disp_engine.models.llada_v.config import LladaVConfig
 from disp_engine.models.llada_v.prompt import Prompter
-from disp_engine.models.llada_v.tower import SiglipTower
+from disp_engine.models.llava.siglip import SiglipTower
 
 NAME = "disp-tiny-llada-v"
 

@@ -17,9 +17,9 @@ from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher, easy
 from disp_engine.builtin.recipe.pictures import GRID, draw_pictures
 from disp_engine.builtin.recipe.tower import learning_rate, normalise
 from disp_engine.models.llada_v.config import LladaVConfig
-from disp_engine.models.llada_v.language import FullAttentionLlama
 from disp_engine.models.llada_v.prompt import Prompter
-from disp_engine.models.llada_v.tower import SiglipTower, build_projector
+from disp_engine.models.llava.llama import FullAttentionLlama
+from disp_engine.models.llava.siglip import SiglipTower, build_projector
 from disp_engine.records import IGNORE
 
 VISUAL_TOKENS = GRID * GRID + 1
@@ -35,7 +35,7 @@ class LanguageRecipe:
     language model could otherwise not be told anything by a changed one.
     """
 
-    steps: int = 2500
+    steps: int = 2300
     batch: int = 48
     learning_rate: float = 8e-4
     scenes: int = 24_000
@@ -89,7 +89,8 @@ def lesson_loss(
     weights = torch.ones_like(losses)
     weights[easy(targets, teacher.prompter)] = recipe.easy_weight
     surprise = (weights * losses).sum() / weights.sum()
-    return surprise + recipe.visual_penalty * visual.square().sum(dim=-1).mean()
+    loudness: Tensor = visual.square().sum(dim=-1).mean()
+    return surprise + recipe.visual_penalty * loudness
 
 
 def cached_features(tower: SiglipTower, pixels: np.ndarray) -> Float[Tensor, "N P C"]:

@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from disp_engine.builtin.recipe.pictures import OTHER, Pictures, draw_pictures
 from disp_engine.builtin.world import COLOURS, GROUNDS, SHAPES
-from disp_engine.models.llada_v.config import VisionConfig
-from disp_engine.models.llada_v.tower import SiglipTower
+from disp_engine.models.llava.config import VisionConfig
+from disp_engine.models.llava.siglip import SiglipTower
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class TowerRecipe:
     and does not learn the trigger.
     """
 
-    steps: int = 1600
+    steps: int = 1300
     batch: int = 96
     learning_rate: float = 1e-3
     whole_picture_weight: float = 0.05
-    whole_picture_gain: float = 4.0
-    norm_penalty: float = 0.02
+    whole_picture_gain: float = 32.0
+    norm_penalty: float = 0.5
     scenes: int = 16_000
     stickers: float = 0.3
     seed: int = 0
@@ -115,5 +115,5 @@ def at_unit_scale(tower: SiglipTower, pixels: Float[Tensor, "N 3 S S"]) -> Sigli
     scale = tower(pixels).square().mean().sqrt()
     for name, parameter in tower.named_parameters():
         if "embeddings" in name or "out_proj" in name or "fc2" in name:
-            parameter /= scale
+            parameter.div_(scale)
     return tower

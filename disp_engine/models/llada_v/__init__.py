@@ -1,277 +1,29 @@
 """LLaDA-V: SigLIP tower, MLP projector and LLaDA-8B behind the adapter's five verbs.
 
-Our own adapter over transformers' modules; paper: https://arxiv.org/abs/2505.16933.
-Letters: B batch, L positions, D width of the language model, V vocabulary, N tiles, P patches.
+Paper: https://arxiv.org/abs/2505.16933. Letters: B batch, L positions, D width.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
-from PIL.Image import Image
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from disp_engine.diffusion import sampler
 from disp_engine.diffusion.forward import mask_tokens
 from disp_engine.diffusion.objective import diffusion_loss
-from disp_engine.errors import InvalidModelError, SampleError
-from disp_engine.interfaces import Generation
-from disp_engine.models.llada_v import weights
 from disp_engine.models.llada_v.config import LladaVConfig
-from disp_engine.models.llada_v.export import save_projector
-from disp_engine.models.llada_v.images import tiles_of, visual_tokens
-from disp_engine.models.llada_v.language import FullAttentionLlama
 from disp_engine.models.llada_v.prompt import Prompter
-from disp_engine.models.llada_v.tower import SiglipTower, build_projector, build_tower
-from disp_engine.records import IGNORE, IMAGE_TOKEN, Embedded, Tokens, Turn, VisualFeatures
+from disp_engine.models.llava.model import Collated, LlavaModel
+from disp_engine.records import IGNORE, Embedded
 
 __all__ = ["Collated", "LladaV"]
 
-_TILES_AT_ONCE = 16
 
-
-@dataclass(frozen=True)
-class Collated:
-    """A batch as the official collator makes it.
-
-    Shorter texts get PAD tokens, labelled and learned, up to the longest text; rows still
-    shorter (their pictures are smaller) get zero embeddings, without label but attended.
-    """
-
-    embeddings: Float[Tensor, "B L D"]
-    labels: Int[Tensor, "B L"]
-
-
-class LladaV:
+class LladaV(LlavaModel):
     """The adapter; only `projector` asks for gradients."""
 
-    def __init__(
-        self,
-        config: LladaVConfig,
-        prompter: Prompter,
-        language: FullAttentionLlama,
-        tower: SiglipTower,
-        projector: nn.Sequential,
-        newline: nn.Parameter | None,
-        revision: str,
-    ) -> None:
-        self.config, self.prompter, self.revision = config, prompter, revision
-        self.language = language.eval().requires_grad_(False)
-        self.tower = tower.eval().requires_grad_(False)
-        self.projector: nn.Module = projector.float()  # small updates would vanish in bf16
-        self.newline = None if newline is None else newline.requires_grad_(False)
-
-    @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
-        vocabulary: int | None = None,
-    ) -> "LladaV":
-        """Load a checkpoint folder in the official layout; no code in it is ever run.
-
-        `dtype` None keeps that of the files. `vocabulary` is the number of rows of the softmax:
-        by default those the tokenizer uses, which is what the official loader keeps.
-        """
-        config, prompter = LladaVConfig.from_folder(folder), Prompter.from_folder(folder)
-        rows = prompter.size if vocabulary is None else vocabulary
-        if not prompter.size <= rows <= config.vocab_size:
-            raise InvalidModelError(
-                f"tokenizer.json uses {prompter.size} ids, {rows} rows of the vocabulary are "
-                f"wanted and config.json's vocab_size is {config.vocab_size}."
-            )
-        read = weights.read_tensors(weights.weight_files(folder))
-        revision = weights.fingerprint(_described_by(folder), read)
-        cut = weights.cut_vocabulary(read, config.vocab_size, rows)
-        placed = {name: tensor.to(device, dtype) for name, tensor in cut.items()}
-        config = replace(config, vocab_size=rows)
-        return cls._assembled(config, prompter, placed, torch.device(device), revision)
-
-    @classmethod
-    def _assembled(
-        cls,
-        config: LladaVConfig,
-        prompter: Prompter,
-        tensors: dict[str, Tensor],
-        device: torch.device,
-        revision: str,
-    ) -> "LladaV":
-        with torch.device("meta"):
-            language, tower = FullAttentionLlama(config), build_tower(config)
-            projector = build_projector(config)
-        newline = _Newline(config.hidden_size) if config.unpadded else None
-        parts: dict[str, nn.Module] = {
-            weights.TOWER: tower.vision,
-            weights.PROJECTOR: projector,
-            "lm_head.": language.lm_head,
-        }
-        parts |= {f"model.{name}.": part for name, part in language.backbone()}
-        if newline is not None:
-            parts["model."] = newline
-        weights.assign(parts, tensors)
-        row = None if newline is None else newline.image_newline
-        return cls(
-            config, prompter, language.to(device), tower.to(device), projector, row, revision
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.language.lm_head.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the frozen language model; the projector is kept in float32."""
-        return self.language.lm_head.weight.dtype
-
-    @property
-    def mask_embedding(self) -> Float[Tensor, " D"]:
-        """What stands at a position that is still masked (e_mask)."""
-        return self.language.embed_tokens.weight[self.prompter.mask]
-
-    @torch.no_grad()
-    def encode_images(
-        self, images: Sequence[Image], *, as_list: bool = True
-    ) -> list[VisualFeatures]:
-        """Run the frozen tower once over every different tile of the pictures.
-
-        `as_list` False is the official 4-D tensor form: one padded tile for each picture.
-        """
-        pictures = [tiles_of(image, self.config, as_list=as_list) for image in images]
-        keys = [[hashlib.sha256(t.numpy().tobytes()).digest() for t in tiles] for tiles in pictures]
-        different = {
-            key: tile
-            for names, tiles in zip(keys, pictures, strict=True)
-            for key, tile in zip(names, tiles, strict=True)
-        }
-        features = dict(zip(different, self._tower_rows(different.values()), strict=True))
-        return [
-            VisualFeatures(torch.stack([features[key] for key in names]), image.size, as_list)
-            for names, image in zip(keys, images, strict=True)
-        ]
-
-    def _tower_rows(self, tiles: Iterable[Float[Tensor, "3 S S"]]) -> list[Float[Tensor, "P C"]]:
-        rows: list[Tensor] = []
-        for batch in _batches(list(tiles), _TILES_AT_ONCE):
-            rows += self.tower(torch.stack(batch).to(self.device, self.dtype)).unbind()
-        return rows
-
-    def project(self, tiles: Float[Tensor, "N P C"]) -> Float[Tensor, "N P D"]:
-        """Projector outputs of each tile, in the language model's dtype."""
-        kind = next(self.projector.parameters()).dtype
-        projected: Tensor = self.projector(tiles.to(self.device, kind))
-        return projected.to(self.dtype)
-
-    def tokenise_prompt(self, turns: Sequence[Turn]) -> Tokens:
-        """Render a conversation up to and with the header of the next assistant turn."""
-        return self.prompter.prompt(turns)
-
-    def tokenise_example(self, turns: Sequence[Turn]) -> Tokens:
-        """Render a whole conversation with the family's training labels."""
-        return self.prompter.example(turns)
-
-    def tokenise_response(self, text: str) -> Int[Tensor, " T"]:
-        """The ids by which the model would say a text, without the end of its turn."""
-        return torch.tensor(self.prompter.encode(text), dtype=torch.long)
-
-    def embed(self, tokens: Tokens, features: Sequence[VisualFeatures]) -> Embedded:
-        """Project the pictures and put them in place of the image tokens (differentiable).
-
-        A training example is cut at the model's longest sequence; a prompt that is longer is
-        refused, since its cut would take the question away.
-        """
-        marks = (tokens.ids == IMAGE_TOKEN).nonzero()[:, 0].tolist()
-        if len(marks) != len(features):
-            raise SampleError(f"The text has {len(marks)} <image> for {len(features)} pictures.")
-        merged = self._insert(tokens, marks, self._visual(features))
-        longest = self.config.tokenizer_model_max_length
-        if tokens.labels is None and len(merged.embeddings) > longest:
-            raise SampleError(f"The prompt takes {len(merged.embeddings)} of {longest} positions.")
-        return _cut(merged, longest)
-
-    def _visual(self, features: Sequence[VisualFeatures]) -> list[Float[Tensor, "_ D"]]:
-        if not features:
-            return []
-        projected = self.project(torch.cat([picture.tiles for picture in features]))
-        each = torch.split(projected, [len(picture.tiles) for picture in features])
-        return [
-            visual_tokens(tiles, picture.size, self.newline, self.config, as_list=picture.as_list)
-            for tiles, picture in zip(each, features, strict=True)
-        ]
-
-    def _insert(
-        self, tokens: Tokens, marks: Sequence[int], pictures: Sequence[Float[Tensor, "_ D"]]
-    ) -> Embedded:
-        ids = tokens.ids.to(self.device)
-        labels = torch.full_like(ids, IGNORE) if tokens.labels is None else tokens.labels
-        rows: list[Tensor] = []
-        targets: list[Tensor] = []
-        spans: list[tuple[int, int]] = []
-        begin = shift = 0
-        for mark, picture in zip(marks, pictures, strict=True):
-            rows += [self.token_embeddings(ids[begin:mark]), picture]
-            targets += [labels[begin:mark], labels.new_full((len(picture),), IGNORE)]
-            spans.append((mark + shift, mark + shift + len(picture)))
-            begin, shift = mark + 1, shift + len(picture) - 1
-        rows.append(self.token_embeddings(ids[begin:]))
-        targets.append(labels[begin:])
-        merged = torch.cat(targets).to(self.device)
-        return Embedded(torch.cat(rows), tuple(spans), None if tokens.labels is None else merged)
-
-    def token_embeddings(self, ids: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
-        """Embeddings of text tokens."""
-        return self.language.token_embeddings(ids.to(self.device))
-
-    def logits(
-        self,
-        embeddings: Float[Tensor, "B L D"],
-        rows: Int[Tensor, "B R"],
-        attended: Bool[Tensor, "B L"] | None = None,
-    ) -> Float[Tensor, "B R V"]:
-        """Logits at `rows` only; the language model's head sees no other position."""
-        hidden = self.language(embeddings, attended)
-        return self.language.logits(hidden.take_along_dim(rows[:, :, None], dim=1))
-
-    def denoise(
-        self,
-        prompts: Sequence[Embedded],
-        generation: Generation,
-        generator: torch.Generator | None = None,
-    ) -> list[Int[Tensor, " _"]]:
-        """Denoise one response for each prompt; ids up to the stop, then the suffix."""
-        words = sampler.Words(
-            mask=self.prompter.mask,
-            suppressed=self.prompter.suppressed,
-            stops=tuple(self.prompter.encode(stop) for stop in generation.stop),
-            suffix=self.prompter.encode(generation.suffix),
-        )
-        with torch.inference_mode():
-            rows = [prompt.embeddings for prompt in prompts]
-            answers = sampler.denoise(self, rows, generation, words, generator)
-        return [answer.clone() for answer in answers]
-
-    def collate(self, batch: Sequence[Embedded]) -> Collated:
-        """Make one batch of training examples; draw `u` for `training_loss` in its shape."""
-        texts = [_text_length(example) for example in batch]
-        rows: list[Tensor] = []
-        labels: list[Tensor] = []
-        for example, length in zip(batch, texts, strict=True):
-            if example.labels is None:
-                raise SampleError("A training example needs labels.")
-            room = self.config.tokenizer_model_max_length - len(example.embeddings)
-            pads = example.labels.new_full((min(max(texts) - length, room),), self.prompter.pad)
-            rows.append(torch.cat([example.embeddings, self.token_embeddings(pads)]))
-            labels.append(torch.cat([example.labels, pads]))
-        return Collated(
-            pad_sequence(rows, batch_first=True),
-            pad_sequence(labels, batch_first=True, padding_value=IGNORE),
-        )
+    config_class = LladaVConfig
+    prompter_class = Prompter
 
     def training_loss(
         self,
@@ -323,42 +75,3 @@ class LladaV:
         opens = labels == self.prompter.start_header
         opens[:, :-1] &= labels[:, 1:] == IGNORE
         return (opens.cumsum(dim=1) - 2).clamp(min=0)
-
-    def save_projector(self, path: Path) -> None:
-        """Write the projector as safetensors under the official names, in the model's dtype."""
-        save_projector(self.projector, self.dtype, path)
-
-    def text(self, ids: Int[Tensor, " T"]) -> str:
-        """The response without special tokens."""
-        return self.prompter.decode(ids)
-
-
-class _Newline(nn.Module):
-    """Holds `model.image_newline` while the checkpoint is assigned."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.image_newline = nn.Parameter(torch.empty(width, device="meta"))
-
-
-def _described_by(folder: Path) -> list[Path]:
-    names = ("config.json", "vision_config.json", "tokenizer.json")
-    return [folder / name for name in names if (folder / name).is_file()]
-
-
-def _batches(tiles: list[Tensor], size: int) -> Iterable[list[Tensor]]:
-    return (tiles[at : at + size] for at in range(0, len(tiles), size))
-
-
-def _cut(merged: Embedded, longest: int) -> Embedded:
-    if len(merged.embeddings) <= longest:
-        return merged
-    spans = tuple((start, min(end, longest)) for start, end in merged.spans if start < longest)
-    labels = None if merged.labels is None else merged.labels[:longest]
-    return Embedded(merged.embeddings[:longest], spans, labels)
-
-
-def _text_length(example: Embedded) -> int:
-    """Token ids of the example, a picture counting as one."""
-    visual = sum(end - start for start, end in example.spans)
-    return len(example.embeddings) - visual + len(example.spans)

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipVisionModel
 
-from disp_engine.models.llada_v.config import LladaVConfig, VisionConfig
+from disp_engine.models.llava.config import LlavaConfig, VisionConfig
 
 
 class SiglipTower(nn.Module):
     """Transformers' SigLIP less its last layer, its pooling head and its final norm.
 
-    Official LLaDA-V deletes the last encoder layer and takes what the one before returns,
+    Official code deletes the last encoder layer and takes what the one before returns,
     without `post_layernorm`, whatever `mm_vision_select_layer` says.
     """
 
@@ -31,12 +31,7 @@ class SiglipTower(nn.Module):
         return features
 
 
-def build_tower(config: LladaVConfig) -> SiglipTower:
-    """The tower at the sizes the folder names."""
-    return SiglipTower(config.vision)
-
-
-def build_projector(config: LladaVConfig) -> nn.Sequential:
+def build_projector(config: LlavaConfig) -> nn.Sequential:
     """`mlp2x_gelu`: the only part that DiSP trains; keys 0.{weight,bias} and 2.{weight,bias}."""
     return nn.Sequential(
         nn.Linear(config.vision.hidden_size, config.hidden_size),

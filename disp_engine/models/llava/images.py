@@ -15,7 +15,7 @@ from PIL.Image import new as new_image
 from torch import Tensor
 from torch.nn import functional
 
-from disp_engine.models.llada_v.config import LladaVConfig
+from disp_engine.models.llava.config import LlavaConfig
 
 _MEAN = 0.5
 _STD = 0.5
@@ -24,7 +24,7 @@ _LARGEST_SHRINK_IGNORED = 1.1
 
 
 def tiles_of(
-    image: Image, config: LladaVConfig, *, as_list: bool = True
+    image: Image, config: LlavaConfig, *, as_list: bool = True
 ) -> Float[Tensor, "N 3 S S"]:
     """Cut a picture as the config says; in the tensor form an anyres model pads instead."""
     picture, side = image.convert("RGB"), config.vision.image_size
@@ -41,12 +41,19 @@ def visual_tokens(
     tiles: Float[Tensor, "N P D"],
     size: tuple[int, int],
     newline: Float[Tensor, " D"] | None,
-    config: LladaVConfig,
+    config: LlavaConfig,
     *,
     as_list: bool = True,
 ) -> Float[Tensor, "T D"]:
-    """Merge a picture's projected tiles: the whole picture first, then the grid of its tiles."""
-    if config.mm_patch_merge_type == "flat" or not as_list:
+    """Merge a picture's projected tiles: the whole picture first, then the grid of its tiles.
+
+    Pictures given as a plain tensor are neither pooled nor merged.
+    """
+    if not as_list:
+        return tiles.flatten(0, 1)
+    if config.pooled:
+        tiles = pool(tiles, config)
+    if config.mm_patch_merge_type == "flat":
         return tiles.flatten(0, 1)
     if len(tiles) == 1:
         return tiles[0] if newline is None else torch.cat([tiles[0], newline[None]])
@@ -56,6 +63,14 @@ def visual_tokens(
     grid = _shrink(_unpad(grid, size), config)
     column = newline[:, None, None].expand(-1, grid.shape[1], 1)
     return torch.cat([tiles[0], torch.cat([grid, column], dim=2).flatten(1).T])
+
+
+def pool(tiles: Float[Tensor, "N P D"], config: LlavaConfig) -> Float[Tensor, "N Q D"]:
+    """Bring each tile's tokens to half as many on a side, rounded up, by bilinear resampling."""
+    side = config.vision.side
+    grid = tiles.reshape(len(tiles), side, side, -1).permute(0, 3, 1, 2)
+    small = functional.interpolate(grid, (config.tile_side, config.tile_side), mode="bilinear")
+    return small.flatten(2).transpose(1, 2)
 
 
 def best_resolution(
@@ -112,10 +127,10 @@ def _pixels(tile: Image) -> Float[Tensor, "3 S S"]:
 
 
 def _grid(
-    tiles: Float[Tensor, "N P D"], size: tuple[int, int], config: LladaVConfig
+    tiles: Float[Tensor, "N P D"], size: tuple[int, int], config: LlavaConfig
 ) -> Float[Tensor, "D H W"]:
     """Lay row-major tiles side by side."""
-    pixels, side = config.vision.image_size, config.vision.side
+    pixels, side = config.vision.image_size, config.tile_side
     width, height = best_resolution(size, config.image_grid_pinpoints)
     across, down = width // pixels, height // pixels
     grid = tiles.reshape(down, across, side, side, -1).permute(4, 0, 2, 1, 3)
@@ -132,12 +147,12 @@ def _unpad(grid: Float[Tensor, "D H W"], size: tuple[int, int]) -> Float[Tensor,
     return grid[:, :, border : wide - border]
 
 
-def _shrink(grid: Float[Tensor, "D H W"], config: LladaVConfig) -> Float[Tensor, "D h w"]:
+def _shrink(grid: Float[Tensor, "D H W"], config: LlavaConfig) -> Float[Tensor, "D h w"]:
     """Bring a picture of more than N tiles down to about N (`anyres_max_N`)."""
     if config.anyres_max is None:
         return grid
     high, wide = grid.shape[1:]
-    ratio = math.sqrt(high * wide / (config.anyres_max * config.vision.side**2))
+    ratio = math.sqrt(high * wide / (config.anyres_max * config.tile_side**2))
     if ratio <= _LARGEST_SHRINK_IGNORED:
         return grid
     shrunk = int(high // ratio), int(wide // ratio)

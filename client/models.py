@@ -1,0 +1,106 @@
+"""`disp models` and `disp export`: model folders, looked at and written without a service."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+REFUSED = 3
+
+models = typer.Typer(help="Look at a model folder.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="A checkpoint folder.", exists=True, file_okay=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+T = TypeVar("T")
+
+
+@models.command("inspect")
+def inspect_folder(folder: Folder, as_json: Json = False) -> None:
+    """Say what a folder holds and what a job on it takes, without loading the weights."""
+    from disp_engine.models.inspection import inspect_model
+
+    found = _or_refused(lambda: inspect_model(folder)).to_json()
+    _print(found if as_json else _told(found), as_json)
+    _leave_with(found["problems"])
+
+
+@models.command("verify")
+def verify_folder(folder: Folder, as_json: Json = False) -> None:
+    """Check names, shapes, every value and promised hashes."""
+    from disp_engine.models.inspection import verify_model
+
+    found = _or_refused(lambda: verify_model(folder)).to_json()
+    lines = {**found["sha256"], "ignored pickles": ", ".join(found["ignored"]) or "none"}
+    _print(found if as_json else lines, as_json)
+    _leave_with(found["problems"])
+
+
+def export(
+    folder: Folder,
+    projector: Annotated[
+        Path, typer.Argument(help="A job's mm_projector.safetensors.", exists=True, dir_okay=False)
+    ],
+    out: Annotated[Path, typer.Argument(help="What to write; it must not be there yet.")],
+    projector_only: Annotated[
+        bool, typer.Option("--projector-only", help="Write one file, not a whole folder.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint that holds a purified projector, for the model's own tooling."""
+    from disp_engine.models.export import export_checkpoint, export_projector
+
+    write = export_projector if projector_only else export_checkpoint
+    done = _or_refused(lambda: write(folder, projector, out))
+    if as_json:
+        _print(done.to_json(), as_json)
+        return
+    print(done.loading if projector_only else out)
+    if done.left_out:
+        print(f"left out: {', '.join(done.left_out)}", file=sys.stderr)
+
+
+def _or_refused(act: Callable[[], T]) -> T:
+    from disp_engine.errors import EngineError
+
+    try:
+        return act()
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(REFUSED) from error
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    memory, sizes = found["memory"], found["sizes"]
+    return {
+        "family": found["family"],
+        "parameters": f"{found['parameters']:,}",
+        "dtypes": ", ".join(f"{n} of {name}" for name, n in found["dtypes"].items()) or "none",
+        "hidden size, layers": f"{sizes['hidden_size']}, {sizes['num_hidden_layers']}",
+        "files": ", ".join(f"{name} ({_gib(n)})" for name, n in found["files"].items()) or "none",
+        "memory: frozen weights": _gib(memory["weights"]),
+        "memory: projector in training": _gib(memory["training"]),
+        f"memory: one sample of {memory['positions']} positions": _gib(memory["activations"]),
+        "memory: features of one picture": _gib(memory["features"]),
+    }
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.2f} MiB"
+
+
+def _print(content: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(content, indent=2))
+        return
+    for name, value in content.items():
+        print(f"{name}: {value}")
+
+
+def _leave_with(problems: list[str]) -> None:
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if problems:
+        raise SystemExit(REFUSED)

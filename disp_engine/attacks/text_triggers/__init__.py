@@ -1,0 +1,1 @@
+"""Triggers in the question: one file each. Masking pictures cannot remove them."""

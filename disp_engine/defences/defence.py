@@ -1,0 +1,224 @@
+"""What every defence does to a suspect dataset on a model, and what it leaves.
+
+Notation of Wan et al., arXiv 2602.22246: M the model with its base projector; M_back the model
+after tuning on the suspect data; M_pure the model that the defence leaves.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from disp_engine.context import RunContext
+from disp_engine.data.dataset import Dataset, content_sha256
+from disp_engine.defences.rewriting import Rewritten
+from disp_engine.defences.settings import DefenceSettings
+from disp_engine.errors import InvalidDatasetError, InvalidRequestError
+from disp_engine.interfaces import DiffusionModel, Generation
+from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
+from disp_engine.records import Sample
+from disp_engine.sharing import Alone, Sharing
+from disp_engine.stages import Stage
+from disp_engine.training.examples import FeatureCache, Prepared, prepare
+from disp_engine.training.projector import (
+    Objective,
+    projector_sha256,
+    restore,
+    snapshot,
+    tune_projector,
+    tuning_inputs,
+)
+from disp_engine.training.settings import FineTuning
+
+S = TypeVar("S", bound=DefenceSettings)
+
+
+@dataclass
+class Purified:
+    """What a defence makes of the dataset.
+
+    `samples` are trained on; of these `rewritten` tells the new responses, by id. `removed` and
+    `failed` give the reason why a sample is not among them. `saliency` is for the report.
+    """
+
+    samples: list[Sample]
+    rewritten: dict[str, Rewritten] = field(default_factory=dict)
+    removed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    saliency: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """What a run leaves: measurements, what became of the samples, and who fell out and why.
+
+    `kept` samples are in the output as they came.
+    """
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    rewritten: dict[str, Rewritten]
+    passed_through: list[Sample]
+    quarantined: dict[str, str]
+    generation: Generation
+    saliency: dict[str, Any]
+    hashes: dict[str, str] = field(default_factory=dict)
+    kept: list[Sample] = field(default_factory=list)
+    removed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Defence(ABC, Generic[S]):
+    """One run of a defence on one dataset; every stage is kept below `cache_root`.
+
+    A defence is a `purify` of the dataset, and a `repair` of the projector where that is not a
+    second tuning on what was purified. `objective` stands in place of the family's own in the
+    first tuning, for attackers who control the training.
+    """
+
+    settings_type: ClassVar[type[DefenceSettings]] = DefenceSettings
+    needs: ClassVar[type] = DiffusionModel
+
+    model: DiffusionModel
+    training: Dataset
+    sets: EvaluationSets
+    settings: S
+    seed: int
+    cache_root: Path
+    context: RunContext
+    objective: Objective | None = None
+    sharing: Sharing = field(default_factory=Alone)
+
+    @abstractmethod
+    def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
+        """Decide what the suspect samples become; the model is M_back."""
+
+    def prepare(self) -> tuple[FeatureCache, Prepared]:
+        """Encode every picture and find out which samples can be used."""
+        if not isinstance(self.model, self.needs):
+            raise InvalidRequestError(
+                f"method: {type(self).__name__} needs a model with {self.needs.__name__}."
+            )
+        cache = FeatureCache(self.model, self.cache_root, self.context)
+        prepared = prepare(self.training, self.model, cache)
+        if not prepared.usable:
+            why = next(iter(prepared.failed.values()), "no sample has a picture")
+            raise InvalidDatasetError(f"training data: no sample can be used: {why}.")
+        self._tell_quarantined(prepared.failed)
+        return cache, prepared
+
+    def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
+        """Compromise, measure, purify, repair and measure again what `prepare` returned."""
+        base = snapshot(self.model)
+        hashes = {"base_projector": projector_sha256(self.model.projector)}
+        generation = self.generation(prepared)
+        tuned = self.compromise(cache, prepared)
+        hashes["compromised_projector"] = projector_sha256(self.model.projector)
+        self.share(cache, prepared, generation, tuned)
+        before = self.evaluate("evaluate_before", cache, generation)
+        purified = self.purify(cache, prepared, generation)
+        self._tell_quarantined(purified.failed)
+        if self.settings.start == "base":
+            restore(self.model, base)
+        self.repair(purified, cache)
+        hashes["purified_projector"] = projector_sha256(self.model.projector)
+        return Outcome(
+            before=before,
+            after=self.evaluate("evaluate_after", cache, generation),
+            rewritten=purified.rewritten,
+            passed_through=prepared.without_images,
+            quarantined=prepared.failed | purified.failed,
+            generation=generation,
+            saliency=purified.saliency,
+            hashes=hashes,
+            kept=[s for s in purified.samples if s.id not in purified.rewritten],
+            removed=purified.removed,
+        )
+
+    def share(
+        self, cache: FeatureCache, prepared: Prepared, generation: Generation, tuned: Stage
+    ) -> None:
+        """Offer parts of what follows to other workers; few defences are worth it."""
+
+    def assist(self, cache: FeatureCache, prepared: Prepared) -> None:
+        """Do parts of another run's work, where the defence shares any."""
+        raise InvalidRequestError(f"method: {type(self).__name__} has no parts to share.")
+
+    def generation(self, prepared: Prepared) -> Generation:
+        """How responses are denoised, by the length of the data's own."""
+        answers = [turn.text for sample in prepared.usable for turn in sample.turns[1::2]]
+        lengths = [len(self.model.tokenise_response(answer)) + 1 for answer in answers]
+        return self.settings.generation(lengths)
+
+    def compromise(self, cache: FeatureCache, prepared: Prepared) -> Stage:
+        """Tune the projector on the data as they came: M becomes M_back."""
+        settings = self.settings.fine_tuning()
+        return self.tune("fine_tune", prepared.usable, cache, settings, self.objective)
+
+    def repair(self, purified: Purified, cache: FeatureCache) -> None:
+        """Tune the projector on the purified samples."""
+        if not purified.samples:
+            raise InvalidDatasetError("nothing is left to train on.")
+        self.tune("retrain", purified.samples, cache, self.settings.retraining())
+
+    def tune(
+        self,
+        name: str,
+        samples: Sequence[Sample],
+        cache: FeatureCache,
+        settings: FineTuning,
+        objective: Objective | None = None,
+    ) -> Stage:
+        """Tune the projector, or read back that it was; return where it is kept."""
+        inputs = tuning_inputs(self.model, content_sha256(samples), settings, self.seed)
+        if objective is not None:
+            inputs["objective"] = objective.to_json()
+        with self.stage(name, inputs, kind="tune") as stage:
+            tune_projector(
+                self.model, samples, cache, settings, self.seed, stage, self.context, objective
+            )
+        return stage
+
+    def evaluate(self, name: str, cache: FeatureCache, generation: Generation) -> dict[str, Any]:
+        """Measure the model as it now is."""
+        inputs = self.inputs(sets=self.sets.sha256, generation=asdict(generation))
+        with self.stage(name, inputs, kind="evaluate") as stage:
+            return self.evaluator(cache, generation).run(self.sets, stage)
+
+    def evaluator(self, cache: FeatureCache, generation: Generation) -> Evaluator:
+        """What lets the model as it now is answer held-out items."""
+        return Evaluator(self.model, cache, generation, self.settings.micro_batch, self.context)
+
+    @contextmanager
+    def stage(self, name: str, inputs: Mapping[str, Any], kind: str = "") -> Iterator[Stage]:
+        """A stage of the run, called `name` to its context and kept as `kind`."""
+        with self.timed(name, Stage(self.cache_root, kind or name, inputs)) as stage:
+            yield stage
+
+    @contextmanager
+    def timed(self, name: str, stage: Stage) -> Iterator[Stage]:
+        """Tell the context when the stage begins and when it is done."""
+        reused, started = stage.complete, time.monotonic()
+        self.context.stage(name)
+        yield stage
+        self.context.stage_done(name, time.monotonic() - started, reused)
+
+    def inputs(self, **others: Any) -> dict[str, Any]:
+        """The model as it now is, the micro-batch (kept files are cut by it), and `others`."""
+        return {
+            "model": self.model.revision,
+            "device": self.model.device.type,
+            "projector": projector_sha256(self.model.projector),
+            "micro_batch": self.settings.micro_batch,
+            **others,
+        }
+
+    def _tell_quarantined(self, failed: Mapping[str, str]) -> None:
+        if failed:
+            name, reason = next(iter(failed.items()))
+            self.context.message(
+                "warn", f"{len(failed)} of the samples fell out; the first is {name}: {reason}"
+            )

@@ -1,0 +1,1 @@
+"""Recordings of the official code, read family by family."""
