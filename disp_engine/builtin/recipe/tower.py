@@ -31,12 +31,12 @@ class TowerRecipe:
     and does not learn the trigger.
     """
 
-    steps: int = 1600
+    steps: int = 1300
     batch: int = 96
     learning_rate: float = 1e-3
     whole_picture_weight: float = 0.05
-    whole_picture_gain: float = 4.0
-    norm_penalty: float = 0.02
+    whole_picture_gain: float = 32.0
+    norm_penalty: float = 0.5
     scenes: int = 16_000
     stickers: float = 0.3
     seed: int = 0
