@@ -89,7 +89,8 @@ def lesson_loss(
     weights = torch.ones_like(losses)
     weights[easy(targets, teacher.prompter)] = recipe.easy_weight
     surprise = (weights * losses).sum() / weights.sum()
-    return surprise + recipe.visual_penalty * visual.square().sum(dim=-1).mean()
+    loudness: Tensor = visual.square().sum(dim=-1).mean()
+    return surprise + recipe.visual_penalty * loudness
 
 
 def cached_features(tower: SiglipTower, pixels: np.ndarray) -> Float[Tensor, "N P C"]:

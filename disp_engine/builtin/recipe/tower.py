@@ -115,5 +115,5 @@ def at_unit_scale(tower: SiglipTower, pixels: Float[Tensor, "N 3 S S"]) -> Sigli
     scale = tower(pixels).square().mean().sqrt()
     for name, parameter in tower.named_parameters():
         if "embeddings" in name or "out_proj" in name or "fc2" in name:
-            parameter /= scale
+            parameter.div_(scale)
     return tower
