@@ -200,7 +200,7 @@ def test_a_retry_obeys_its_idempotency_key(store):
 def test_a_deleted_job_is_gone_with_its_history_and_its_result_files(store, database):
     job_id = add_job(store, metadata={"a": "b"})
     file = result_file()
-    store.succeed(store.claim("w", lease_s=LEASE_S), "m", {"samples": 1}, [file])
+    store.succeed(store.claim("w", lease_s=LEASE_S), "m", {"samples": {"rewritten": 1}}, [file])
     assert store.get_job(TENANT, job_id).result_files == [file.id]
     with pytest.raises(FileIsResult):
         store.delete_file(TENANT, file.id)
