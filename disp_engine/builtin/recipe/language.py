@@ -35,7 +35,7 @@ class LanguageRecipe:
     language model could otherwise not be told anything by a changed one.
     """
 
-    steps: int = 2300
+    steps: int = 3000
     batch: int = 48
     learning_rate: float = 8e-4
     scenes: int = 24_000
