@@ -6,7 +6,7 @@ not say who made them. A run asks for one part after the other until all files a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from disp_engine.stages import Stage
 
@@ -20,6 +20,7 @@ class Part:
     done: int = 0
 
 
+@runtime_checkable
 class Sharing(Protocol):
     """What a run is told of the others."""
 

@@ -17,8 +17,8 @@ from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher, easy
 from disp_engine.builtin.recipe.pictures import GRID, draw_pictures
 from disp_engine.builtin.recipe.tower import learning_rate, normalise
 from disp_engine.models.llada_v.config import LladaVConfig
-from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llada_v.prompt import Prompter
+from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llava.siglip import SiglipTower, build_projector
 from disp_engine.records import IGNORE
 
