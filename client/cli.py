@@ -488,12 +488,9 @@ def build_method(
     known |= read_options(settings)
     if poisoned is not None:
         known["poisoned_ids"] = sorted(json.loads(poisoned.read_bytes())["poisoned"])
-    try:
-        method: AnyMethod = TypeAdapter(AnyMethod).validate_python(
-            {"type": name, "hyperparameters": known}
-        )
-    except ValidationError as error:
-        leave(describe(error), USAGE)
+    method: AnyMethod = TypeAdapter(AnyMethod).validate_python(
+        {"type": name, "hyperparameters": known}
+    )
     return method
 
 
@@ -668,8 +665,16 @@ def exit_code(error: DispError) -> int:
 
 def describe(error: ValidationError) -> str:
     """What is wrong with which setting, one line for each."""
-    wrong = [(".".join(map(str, entry["loc"])), entry["msg"]) for entry in error.errors()]
+    wrong = [(setting_of(entry["loc"]), entry["msg"]) for entry in error.errors()]
     return "\n".join(f"{place}: {message}" if place else message for place, message in wrong)
+
+
+def setting_of(place: Sequence[int | str]) -> str:
+    """The name of a setting as the user gave it, less the method's type in front of it."""
+    names = [str(part) for part in place]
+    if "hyperparameters" in names:
+        names = names[names.index("hyperparameters") + 1 :]
+    return ".".join(names)
 
 
 def main() -> None:

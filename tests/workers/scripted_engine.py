@@ -41,7 +41,14 @@ def report(spec: dict[str, Any]) -> dict[str, Any]:
     measured = {"asr_with_trigger": {"rate": 0.5, "successes": 1, "scored": 2, "failed": 0}}
     return {
         "evaluation": {"before": measured, "after": measured},
-        "samples": {"total": 1, "rewritten": 1, "passed_through": 0, "quarantined": 0},
+        "samples": {
+            "total": 1,
+            "rewritten": 1,
+            "passed_through": 0,
+            "kept": 0,
+            "removed": 0,
+            "quarantined": 0,
+        },
         "stages": [{"name": "purify", "seconds": 0.1, "reused": False}],
         "settings": spec["method"],
         "seeds": {"seed": spec["seed"]},
