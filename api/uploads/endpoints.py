@@ -33,7 +33,12 @@ BYTES = {"type": "string", "format": "binary"}
 RAW_BODY = {"required": True, "content": {"application/octet-stream": {"schema": BYTES}}}
 FORM_SCHEMA = {"type": "object", "required": ["data"], "properties": {"data": BYTES}}
 FORM_BODY = {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}
-PART_REFUSALS = (ErrorCode.UPLOAD_NOT_PENDING, ErrorCode.PART_CONFLICT, ErrorCode.PART_BUSY)
+PART_REFUSALS = (
+    ErrorCode.UPLOAD_NOT_PENDING,
+    ErrorCode.UPLOAD_INCOMPLETE,
+    ErrorCode.PART_CONFLICT,
+    ErrorCode.PART_BUSY,
+)
 UploadIdInPath = Annotated[str, Depends(id_named("upload_id"))]
 NumberInPath = Annotated[PartNumber, Path(alias="number")]
 ContentDigest = Annotated[

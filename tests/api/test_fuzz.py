@@ -23,7 +23,7 @@ from api.app import create_app
 from api.settings import GatewaySettings
 from storage import migrate
 from storage.interfaces import ModelRecord
-from tests.api.walk import ids_of, openapi_document, operations
+from tests.api.walk import UPLOAD, ids_of, openapi_document, operations
 from tests.api.world import Api, zip_archive
 
 CASES_OF_ONE_ROUTE = 20
@@ -59,6 +59,10 @@ class Target:
             case.headers["Idempotency-Key"] = f"key-{next(self.keys)}"
         if fits(case, ParameterLocation.BODY) and isinstance(case.body, dict):
             self.correct(case)
+        if fits(case, ParameterLocation.BODY) and case.method == "PUT":
+            case.body = Binary(b"x")
+        if fits(case, ParameterLocation.HEADER) and case.method == "PUT":
+            (case.headers or {}).pop("content-digest", None)
 
     def object_for(self, case, name):
         """Use up a new object where a call may change or end it."""
@@ -67,6 +71,8 @@ class Target:
             return self.used_up(case)
         if name == "file_id" and changing:
             return self.api.file_id()
+        if name == "upload_id" and case.method == "PUT":
+            return self.api.client.post("/v1/uploads", json=UPLOAD).json()["id"]
         if name == "key_id" and changing:
             return gateway.jobs.create_key("acme", ("read",)).key.id
         return self.ids[name]
@@ -82,6 +88,10 @@ class Target:
         file_id = self.ids["file_id"]
         if case.path == "/v1/files":
             case.body = {"file": Binary(zip_archive()), "purpose": body["purpose"]}
+        if body.get("url") is not None:
+            body["url"] = "https://example.com/hook"
+        if body.get("webhook") is not None:
+            body["webhook"] = self.ids["endpoint_id"]
         if "training_file" not in body:
             return
         body |= {"model": "tiny", "training_file": file_id}

@@ -10,6 +10,7 @@ from tests.api.world import Api
 
 OPEN = {"/livez", "/readyz"}
 SHARED = {"model_id"}
+UPLOAD = {"bytes": 1, "filename": "x", "mime_type": "application/zip", "purpose": "fine-tune"}
 BODIES = {
     "PATCH /v1/webhook_endpoints/{endpoint_id}": {"json": {"description": "x"}},
     "POST /v1/uploads/{upload_id}/complete": {"json": {}},
@@ -72,12 +73,11 @@ def ids_of(api: Api) -> dict[str, str]:
 
     A route with a parameter that is not here fails the walks: add what it names.
     """
-    upload = {"bytes": 1, "filename": "x", "mime_type": "application/zip", "purpose": "fine-tune"}
     hook = api.client.post("/v1/webhook_endpoints", json={"url": "https://hooks.example/"}).json()
     job_id = api.finished_job()
     [delivery] = api.gateway.jobs.list_deliveries("acme", hook["id"]).data
     return {
-        "upload_id": api.client.post("/v1/uploads", json=upload).json()["id"],
+        "upload_id": api.client.post("/v1/uploads", json=UPLOAD).json()["id"],
         "number": "1",
         "endpoint_id": hook["id"],
         "delivery_id": delivery.id,

@@ -81,7 +81,7 @@ def test_a_presigned_part_has_exactly_the_signed_length(artifacts):
     answer = httpx2.get(url, headers={"Range": "bytes=4-7"})
     assert (answer.status_code, answer.content) == (206, LAST[4:8])
     assert answer.headers["content-type"] == "application/zip"
-    assert httpx2.get(url.replace("a%20b", "c")).status_code == 403
+    assert httpx2.get(url.replace("X-Amz-Expires=", "X-Amz-Expires=1")).status_code == 403
 
 
 @pytest.mark.parametrize("artifacts", ["s3"], indirect=True)
