@@ -105,7 +105,7 @@ class Gateway:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         database = f"sqlite:///{folder}/disp.db"
-        self.api_key = issue_key(database, "default")
+        self.api_key = issue_key(database, "default", ("read", "submit"))
         self._environment = os.environ | {
             "DISP_DATABASE_URL": database,
             "DISP_ARTIFACTS_URL": f"file://{folder}/artifacts",

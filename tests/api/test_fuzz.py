@@ -71,11 +71,20 @@ class Target:
             return self.used_up(case)
         if name == "file_id" and changing:
             return self.api.file_id()
-        if name == "upload_id" and case.method == "PUT":
-            return self.api.client.post("/v1/uploads", json=UPLOAD).json()["id"]
+        if name == "upload_id" and case.method in ("POST", "PUT"):
+            return self.upload_for(case)
+        if name == "endpoint_id" and case.method == "DELETE":
+            hook = {"url": "https://hooks.example/"}
+            return self.api.client.post("/v1/webhook_endpoints", json=hook).json()["id"]
         if name == "key_id" and changing:
             return gateway.jobs.create_key("acme", ("read",)).key.id
         return self.ids[name]
+
+    def upload_for(self, case):
+        upload_id = self.api.client.post("/v1/uploads", json=UPLOAD).json()["id"]
+        if case.path.endswith("/complete"):
+            self.api.client.put(f"/v1/uploads/{upload_id}/parts/1", content=b"x")
+        return upload_id
 
     def used_up(self, case):
         if case.method == "DELETE" or case.path.endswith("/retry"):
@@ -154,7 +163,7 @@ def target(tmp_path_factory):
     with TestClient(app, raise_server_exceptions=False) as client:
         gateway = app.state.gateway
         gateway.jobs.register_model(ModelRecord("tiny", "llada_v", "r1", "/secret/path"))
-        token = gateway.jobs.issue_key("acme", ("read", "submit", "admin"))
+        token = gateway.jobs.issue_key("acme", ("read", "submit", "admin", "metrics"))
         client.headers["Authorization"] = f"Bearer {token}"
         api = Api(client, gateway)
         headers = {"Authorization": f"Bearer {token}"}
