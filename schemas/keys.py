@@ -11,19 +11,22 @@ WEEK_S = 7 * 24 * 3600
 
 
 class KeyScope(StrEnum):
-    """What a key may do: look, change, or issue and end keys."""
+    """What a key may do: look, change, issue and end keys, or read the metrics."""
 
     READ = "read"
     SUBMIT = "submit"
     ADMIN = "admin"
+    METRICS = "metrics"
+
+
+TenantScope = Literal[KeyScope.READ, KeyScope.SUBMIT, KeyScope.ADMIN]
+"""What a tenant may give away; metrics are of all tenants, so the operator alone gives them."""
 
 
 class ApiKeyCreate(Request):
     """The body of `POST /v1/api_keys`."""
 
-    scopes: Annotated[
-        list[Annotated[KeyScope, Field(strict=False)]], Field(min_length=1, max_length=3)
-    ]
+    scopes: Annotated[list[TenantScope], Field(min_length=1, max_length=3)]
 
 
 class ApiKeyRotate(Request):

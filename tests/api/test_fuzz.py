@@ -74,8 +74,7 @@ class Target:
         if name == "upload_id" and case.method in ("POST", "PUT"):
             return self.upload_for(case)
         if name == "endpoint_id" and case.method == "DELETE":
-            hook = {"url": "https://hooks.example/"}
-            return self.api.client.post("/v1/webhook_endpoints", json=hook).json()["id"]
+            return self.spare_endpoint()
         if name == "key_id" and changing:
             return gateway.jobs.create_key("acme", ("read",)).key.id
         return self.ids[name]
@@ -85,6 +84,15 @@ class Target:
         if case.path.endswith("/complete"):
             self.api.client.put(f"/v1/uploads/{upload_id}/parts/1", content=b"x")
         return upload_id
+
+    def spare_endpoint(self):
+        """One that no other route is aimed at; the tenant may not have ever more of them."""
+        found = self.api.gateway.jobs.list_endpoints("acme", limit=2).data
+        spare = [each.id for each in found if each.id != self.ids["endpoint_id"]]
+        if spare:
+            return spare[0]
+        hook = {"url": "https://hooks.example/"}
+        return self.api.client.post("/v1/webhook_endpoints", json=hook).json()["id"]
 
     def used_up(self, case):
         if case.method == "DELETE" or case.path.endswith("/retry"):
@@ -97,6 +105,8 @@ class Target:
         file_id = self.ids["file_id"]
         if case.path == "/v1/files":
             case.body = {"file": Binary(zip_archive()), "purpose": body["purpose"]}
+        if case.path.endswith("/complete"):
+            case.body = body = {}
         if body.get("url") is not None:
             body["url"] = "https://example.com/hook"
         if body.get("webhook") is not None:

@@ -34,6 +34,6 @@ def test_a_key_that_may_only_submit_makes_no_keys(api):
 
 def test_scopes_are_of_a_closed_list(api):
     admin = api.key("acme", "admin")
-    for scopes in (["root"], [], "read", ["read"] * 4):
+    for scopes in (["root"], ["metrics"], [], "read", ["read"] * 4):
         answer = api.client.post(KEYS, json={"scopes": scopes}, headers=admin)
         assert answer.status_code == 422, scopes

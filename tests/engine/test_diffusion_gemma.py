@@ -109,6 +109,7 @@ def test_prompts_side_by_side_are_answered_as_each_is_alone(model: DiffusionGemm
         assert beside[row].tolist() == alone[: len(beside[row])].tolist()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_the_sampler_writes_what_transformers_own_loop_writes() -> None:
     model = DiffusionGemma.from_folder(GEMMA)
     inputs = load_file(GEMMA / "inputs.safetensors")
