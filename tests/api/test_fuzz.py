@@ -80,9 +80,11 @@ class Target:
         return self.ids[name]
 
     def upload_for(self, case):
-        upload_id = self.api.client.post("/v1/uploads", json=UPLOAD).json()["id"]
+        content = zip_archive() if case.path.endswith("/complete") else b"x"
+        announced = UPLOAD | {"bytes": len(content)}
+        upload_id = self.api.client.post("/v1/uploads", json=announced).json()["id"]
         if case.path.endswith("/complete"):
-            self.api.client.put(f"/v1/uploads/{upload_id}/parts/1", content=b"x")
+            self.api.client.put(f"/v1/uploads/{upload_id}/parts/1", content=content)
         return upload_id
 
     def spare_endpoint(self):
