@@ -12,7 +12,7 @@ from client.errors import Unavailable
 from client.sdk import Client
 from disp_engine.attacks.poison import PoisonedSet
 from schemas.jobs import Job, JobStatus, StageName, StepStatus
-from schemas.requests import DefenseJobCreate
+from schemas.requests import DefenseJobCreate, DispHyperparameters, Method
 from tests.e2e.workload import fingerprint, upload
 
 
@@ -91,7 +91,8 @@ def test_a_dataset_without_records_fails_the_job_and_names_the_file(
 
 
 def test_a_running_job_can_be_cancelled(client: Client, request_body: DefenseJobCreate) -> None:
-    created = client.create_job(request_body.model_copy(update={"seed": 99}))
+    long = Method(hyperparameters=DispHyperparameters(epochs=1000, batch_size=8))
+    created = client.create_job(request_body.model_copy(update={"seed": 99, "method": long}))
     deadline = time.monotonic() + 120
     while client.job(created.id).status is not JobStatus.RUNNING:
         assert time.monotonic() < deadline
