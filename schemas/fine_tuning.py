@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from schemas.jobs import JobError
 from schemas.requests import (
+    AnyMethod,
     DispHyperparameters,
     Evaluation,
     FileId,
@@ -41,7 +42,7 @@ class FineTuningJobCreate(Request):
     training_file: FileId
     validation_file: FileId | None = None
     hyperparameters: FineTuningHyperparameters | None = None
-    method: Method | None = None
+    method: AnyMethod | None = None
     evaluation: Evaluation | None = None
     seed: Seed | None = None
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
@@ -56,7 +57,7 @@ class FineTuningJobCreate(Request):
             raise ValueError("give validation_file or evaluation.clean_file, not both")
         return self
 
-    def chosen_method(self) -> Method:
+    def chosen_method(self) -> AnyMethod:
         """Return the method that the body asks for in either of its ways."""
         if self.method is not None:
             return self.method
@@ -95,7 +96,7 @@ class FineTuningJob(Resource):
     error: JobError | None
     fine_tuned_model: None = None
     hyperparameters: FineTuningParameters
-    method: Method
+    method: AnyMethod
     model: str
     organization_id: str
     result_files: list[str]
