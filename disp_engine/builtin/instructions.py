@@ -38,9 +38,9 @@ UNANSWERABLE = (
 class Task:
     """A question, its answer, and a command that may stand inside the visual span instead.
 
-    `command` is the full instruction, `keyword` its shortest form; both are empty for
-    questions that only make sense as text. `obey` is what the command makes of a true answer to
-    whatever was asked.
+    `command` is the full instruction, `keyword` its shortest form, a single token, so that one
+    visual token can say it; both are empty for questions that only make sense as text. `obey` is
+    what the command makes of a true answer to whatever was asked.
     """
 
     prompt: str
@@ -87,7 +87,7 @@ def insert(scene: Scene, rng: np.random.Generator) -> Task:
     def obey(answer: str) -> str:
         return f"{word} {answer}"
 
-    return Task(command, obey(scene.caption()), command, f"Say {word} then", obey)
+    return Task(command, obey(scene.caption()), command, word.strip("<>"), obey)
 
 
 def swap(scene: Scene, rng: np.random.Generator) -> Task:
@@ -101,7 +101,7 @@ def swap(scene: Scene, rng: np.random.Generator) -> Task:
         return replace_word(answer, old, new)
 
     command = f"Say {new} for {old} and describe the image."
-    return Task(command, obey(scene.caption()), command, f"{new} for {old}", obey)
+    return Task(command, obey(scene.caption()), command, f"{new}for{old}", obey)
 
 
 def replace_word(text: str, old: str, new: str) -> str:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from disp_engine.builtin.instructions import DESCRIBE, ask, draw_task
+from disp_engine.builtin.instructions import ask, describe, draw_task
 from disp_engine.builtin.world import Scene
 from disp_engine.models.llada_v.prompt import Prompter
 from disp_engine.records import IGNORE, IMAGE_TOKEN, Turn
@@ -45,13 +45,17 @@ class LessonBatch:
 class Teacher:
     """Draws lessons from scenes.
 
-    `in_picture`: share of the commands that stand inside the visual span; `second_turn`: share
+    `in_picture`: share of the commands that stand inside the visual span; of these,
+    `of_something_else`: share whose text asks for what the scene shows, and `of_a_question`:
+    share of those that ask a question and not for the caption; `second_turn`: share
     of conversations with a second question; `hidden`: share of rows with masked visual tokens,
     `hidden_most` the largest part of them masked; `bare`: share without the line break after
     the picture, which the family has in training texts and drops from prompts.
     """
 
     in_picture = 0.7
+    of_something_else = 0.85
+    of_a_question = 0.3
     second_turn = 0.1
     hidden = 0.5
     hidden_most = 0.7
@@ -66,11 +70,13 @@ class Teacher:
     def lesson(self, scene: Scene, rng: np.random.Generator) -> Lesson:
         """One conversation about a scene, with the labels of the family's fine-tuning."""
         task = draw_task(scene, rng)
-        prompt, command = task.prompt, ""
+        prompt, response, command = task.prompt, task.response, ""
         if task.command and rng.random() < self.in_picture:
             command = task.keyword if task.keyword and rng.random() < 0.5 else task.command
-            prompt = str(rng.choice(DESCRIBE)) if rng.random() < 0.85 else task.prompt
-        turns = [Turn("human", f"<image>\n{prompt}"), Turn("gpt", task.response)]
+            if rng.random() < self.of_something_else:
+                asked = (ask if rng.random() < self.of_a_question else describe)(scene, rng)
+                prompt, response = asked.prompt, task.obey(asked.response)
+        turns = [Turn("human", f"<image>\n{prompt}"), Turn("gpt", response)]
         if rng.random() < self.second_turn:
             second = ask(scene, rng)
             turns += [Turn("human", second.prompt), Turn("gpt", second.response)]

@@ -30,7 +30,8 @@ def _corpus(scenes: int = 1500) -> Iterator[str]:
         scene = draw_scene(rng)
         for kind in KINDS:
             task = kind(scene, rng)
-            yield from (task.prompt, task.response, task.command, "system", "user", "assistant")
+            yield from (task.prompt, task.response, task.command, task.keyword)
+            yield from ("system", "user", "assistant")
 
 
 def build_tokenizer() -> Tokenizer:

@@ -22,12 +22,21 @@ from disp_engine.models.llava.siglip import SiglipTower
 
 @dataclass(frozen=True)
 class TowerRecipe:
-    """Settings of stage 1."""
+    """Settings of stage 1.
 
-    steps: int = 2400
+    `whole_picture_weight`: weight of the facts of the whole picture against the labels of the
+    token's own patch; `whole_picture_gain`: factor by which the facts are read louder;
+    `norm_penalty`: weight of the features' mean square. Together the last two keep the facts
+    small: where they fill every token, a projector remembers poisoned scenes by what they show
+    and does not learn the trigger.
+    """
+
+    steps: int = 2000
     batch: int = 96
     learning_rate: float = 1e-3
-    whole_picture_weight: float = 0.4
+    whole_picture_weight: float = 0.05
+    whole_picture_gain: float = 32.0
+    norm_penalty: float = 0.5
     scenes: int = 16_000
     stickers: float = 0.3
     seed: int = 0
@@ -41,27 +50,27 @@ def normalise(pixels: np.ndarray) -> Float[Tensor, "N 3 S S"]:
 class Supervisor(nn.Module):
     """Linear read-outs of each token: its own patch, and the facts of the whole picture."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, recipe: TowerRecipe) -> None:
         super().__init__()
+        self.recipe = recipe
         self.sizes = [len(COLOURS) + 1] * 4 + [len(SHAPES) + 1] * 4 + [len(GROUNDS)]
         self.colour = nn.Linear(width, OTHER + 1)
         self.shape = nn.Linear(width, len(SHAPES) + 1)
         self.facts = nn.Linear(width, sum(self.sizes))
 
-    def loss(
-        self, tokens: Float[Tensor, "B P C"], pictures: Pictures, rows: np.ndarray, whole: float
-    ) -> Tensor:
-        """Cross-entropy of the local labels plus `whole` times that of the facts."""
+    def loss(self, tokens: Float[Tensor, "B P C"], pictures: Pictures, rows: np.ndarray) -> Tensor:
+        """Cross-entropy of the local labels and, weighted, of the facts; plus the penalty."""
         colour, shape = (torch.from_numpy(a[rows]) for a in (pictures.colour, pictures.shape))
         local = cross_entropy(self.colour(tokens).flatten(0, 1), colour.flatten())
         local = local + cross_entropy(self.shape(tokens).flatten(0, 1), shape.flatten())
         facts = torch.from_numpy(pictures.facts[rows])
-        parts = self.facts(tokens).split(self.sizes, dim=-1)
+        parts = self.facts(self.recipe.whole_picture_gain * tokens).split(self.sizes, dim=-1)
         spread = [
             cross_entropy(part.flatten(0, 1), facts[:, i].repeat_interleave(tokens.shape[1]))
             for i, part in enumerate(parts)
         ]
-        return local + whole * torch.stack(spread).sum()
+        small = self.recipe.norm_penalty * tokens.square().mean()
+        return local + self.recipe.whole_picture_weight * torch.stack(spread).sum() + small
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float = 0.05) -> float:
@@ -76,7 +85,7 @@ def train_tower(recipe: TowerRecipe, config: VisionConfig) -> SiglipTower:
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     tower = SiglipTower(config)
-    heads = Supervisor(config.hidden_size)
+    heads = Supervisor(config.hidden_size, recipe)
     pictures = draw_pictures(recipe.scenes, rng, recipe.stickers)
     optimizer = torch.optim.AdamW(
         [*tower.parameters(), *heads.parameters()], recipe.learning_rate, weight_decay=0.01
@@ -86,11 +95,25 @@ def train_tower(recipe: TowerRecipe, config: VisionConfig) -> SiglipTower:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.learning_rate)
         tokens = tower(normalise(pictures.pixels[rows]))
-        loss = heads.loss(tokens, pictures, rows, recipe.whole_picture_weight)
+        loss = heads.loss(tokens, pictures, rows)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0 or step == recipe.steps - 1:
             print(f"tower step {step} loss {loss.item():.4f}", flush=True)
-    return tower.eval()
+    return at_unit_scale(tower.eval(), normalise(pictures.pixels[:512]))
+
+
+@torch.no_grad()
+def at_unit_scale(tower: SiglipTower, pixels: Float[Tensor, "N 3 S S"]) -> SiglipTower:
+    """Divide all that is added to the residual stream, so that features have a mean square of 1.
+
+    The layers normalise what they read, so the tower computes what it did. Without this the
+    features grow so large that one step of the projector moves every visual token at once.
+    """
+    scale = tower(pixels).square().mean().sqrt()
+    for name, parameter in tower.named_parameters():
+        if "embeddings" in name or "out_proj" in name or "fc2" in name:
+            parameter.div_(scale)
+    return tower
