@@ -48,7 +48,9 @@ class Schedule:
 
     def _spent(self, masks: int, steps: int) -> Int[Tensor, " S"]:
         t = torch.linspace(0, 1, steps + 1)
-        return (_CURVES[self.curve](t, self.shift) * masks).int().diff()
+        committed = (_CURVES[self.curve](t, self.shift) * masks).int()
+        committed[-1] = masks  # sigma(1) = 1, of which rounding may leave less
+        return committed.diff()
 
     @staticmethod
     def _along(spent: Int[Tensor, " S"], masks: int) -> list[int]:

@@ -17,6 +17,11 @@ def test_every_mask_is_committed_once(curve: str, shift: float, masks: int, step
     assert curve == "uniform" or min(quotas, default=1) >= 1
 
 
+def test_rounding_at_the_end_of_a_curve_leaves_no_mask() -> None:
+    # In single precision s / (1 + (s - 1)) is just below 1 here.
+    assert Schedule("shift", 2.2152336582746606).quotas(2, 1) == [2]
+
+
 def test_uniform_puts_the_remainder_first() -> None:
     assert Schedule().quotas(8, 3) == [3, 3, 2]
 
