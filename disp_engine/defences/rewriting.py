@@ -102,7 +102,6 @@ class Rewriter:
         ]
         mean = sum(relative) / len(relative)
         return {
-            "estimator": "gaussian",
             "mean_relative_standard_error": mean if math.isfinite(mean) else None,
             **asdict(self.saliency_settings),
         }

@@ -10,14 +10,14 @@ from torch import Tensor
 from disp_engine.errors import InvalidModelError
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.records import Embedded, FirstStep
-from disp_engine.saliency.probes import gaussian_probes
+from disp_engine.saliency.probes import PROBES, Estimator
 
 
 @dataclass(frozen=True)
 class SaliencySettings:
     """Probes m, kept logits K, rows of the first block, length T of the whole response.
 
-    The authors' code has m = 6, K = 5 and one block of 32.
+    The authors' code has m = 6 Gaussian probes, K = 5 and one block of 32.
     """
 
     probes: int = 6
@@ -25,6 +25,7 @@ class SaliencySettings:
     rows: int = 32
     length: int = 32
     seed: int = 0
+    estimator: Estimator = "eigen"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def estimate_saliency(
     p, kept = top_logit_fisher(step.logits, settings.top_logits)
     z = step.logits.gather(-1, kept)
     generator = torch.Generator().manual_seed(settings.seed)
-    q = gaussian_probes(p, settings.probes, generator).to(z.dtype)
+    q = PROBES[settings.estimator](p, settings.probes, generator).to(z.dtype)
     squares = []
     for j in range(settings.probes):
         s = (q[j] * z).sum()  # Eq. 6: <q, vec(L_gen)>, one sum for all prompts of the batch

@@ -35,8 +35,8 @@ class LanguageRecipe:
     language model could otherwise not be told anything by a changed one.
     """
 
-    steps: int = 5000
-    batch: int = 48
+    steps: int = 4500
+    batch: int = 32
     learning_rate: float = 8e-4
     scenes: int = 24_000
     stickers: float = 0.2
