@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, TextIO
@@ -33,6 +34,7 @@ CODES: dict[type[EngineError], tuple[str, str | None]] = {
     InvalidRequestError: ("invalid_request", None),
 }
 PR_SET_PDEATHSIG = 1
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 if TYPE_CHECKING:
     from disp_engine.sharing import Part
@@ -129,6 +131,7 @@ def main(argv: list[str]) -> int:
         print("usage: python -m disp_engine SPEC.json", file=sys.stderr)
         return INPUT_AT_FAULT
     _die_with_parent()
+    _keep_freed_memory()
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not mix with the events
     context = JsonLines(events)
@@ -170,6 +173,14 @@ def _die_with_parent() -> None:
     parent = os.environ.get("ENGINE_PARENT_PID")
     if parent is not None and int(parent) != os.getppid():
         os._exit(STOPPED)
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed, since the next tensor would fault each page in again."""
+    with suppress(AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _listen(answers: "Queue[bytes]") -> None:

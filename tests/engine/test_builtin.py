@@ -22,7 +22,7 @@ from disp_engine.builtin.instructions import (
     replace_word,
 )
 from disp_engine.builtin.recipe.card import exact_match
-from disp_engine.builtin.recipe.language import LanguageRecipe
+from disp_engine.builtin.recipe.plans import PLANS
 from disp_engine.builtin.recipe.tower import TowerRecipe
 from disp_engine.builtin.world import SIZE, draw_scene, render
 from disp_engine.data.dataset import read_dataset
@@ -49,7 +49,7 @@ def test_files_are_those_of_the_card_and_small() -> None:
 def test_the_card_tells_the_recipe_of_this_tree() -> None:
     assert card()["recipe"] == {
         "tower": vars(TowerRecipe()),
-        "language": vars(LanguageRecipe()),
+        "language": vars(PLANS[0].language),
     }
 
 

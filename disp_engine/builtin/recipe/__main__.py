@@ -1,4 +1,4 @@
-"""Makes the built-in LLaDA-V-layout checkpoint from nothing; under an hour on two cores."""
+"""Makes the built-in checkpoints from nothing; about an hour on two cores."""
 
 import argparse
 from pathlib import Path
@@ -6,17 +6,18 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from disp_engine import registry
 from disp_engine.builtin.recipe.card import write_card
-from disp_engine.builtin.recipe.language import LanguageRecipe, Student, train_language
-from disp_engine.builtin.recipe.layout import write_configs, write_weights
+from disp_engine.builtin.recipe.language import Student, train_language
+from disp_engine.builtin.recipe.layout import LAYOUTS, write_configs, write_weights
+from disp_engine.builtin.recipe.plans import PLANS, Plan
 from disp_engine.builtin.recipe.tokenizer import build_tokenizer, save_tokenizer
 from disp_engine.builtin.recipe.tower import TowerRecipe, train_tower
-from disp_engine.models.llada_v.config import LladaVConfig
-from disp_engine.models.llada_v.prompt import Prompter
+from disp_engine.models.llava.config import LlavaConfig
+from disp_engine.models.llava.model import LlavaModel
 from disp_engine.models.llava.siglip import SiglipTower
-
-NAME = "disp-tiny-llada-v"
 
 
 def main() -> None:
@@ -24,27 +25,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     out: Path = parser.parse_args().out
-    folder = out / NAME
+    for plan in PLANS:
+        if not (out / plan.name / "card.yaml").exists():
+            make(plan, out)
+
+
+def make(plan: Plan, out: Path) -> None:
+    """Make one checkpoint; the one that it starts from is there."""
+    folder, layout = out / plan.name, LAYOUTS[plan.family]
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     save_tokenizer(tokenizer, folder)
-    write_configs(folder, tokenizer)
-    config = LladaVConfig.from_folder(folder)
+    write_configs(folder, tokenizer, layout)
+    config = plan.config.from_folder(folder)
     tower = _tower(config, out / "tower.safetensors")
-    progress = Progress(out / "language.safetensors")
+    progress = Progress(out / f"{plan.name}.safetensors")
     student = train_language(
-        LanguageRecipe(), config, Prompter(tokenizer), tower, progress.save, progress.restore
+        plan.language,
+        config,
+        plan.prompter(tokenizer),
+        tower,
+        progress.save,
+        progress.restore,
+        _trained(out / plan.starts_from) if plan.starts_from else None,
     )
-    write_weights(folder, tower.state_dict(), student.state_dict())
-    write_card(folder, TowerRecipe(), LanguageRecipe())
+    write_weights(folder, tower.state_dict(), student.state_dict(), layout)
+    write_card(folder, TowerRecipe(), plan)
 
 
-def _tower(config: LladaVConfig, path: Path) -> SiglipTower:
+def _tower(config: LlavaConfig, path: Path) -> SiglipTower:
     if not path.exists():
         save_file(train_tower(TowerRecipe(), config.vision).state_dict(), path)
     tower = SiglipTower(config.vision)
     tower.load_state_dict(load_file(path))
     return tower.eval()
+
+
+def _trained(folder: Path) -> dict[str, Tensor]:
+    """A finished checkpoint's tensors by the names that `Student` has for them."""
+    model = registry.load_model(folder)
+    if not isinstance(model, LlavaModel) or model.newline is None:
+        raise TypeError(f"{folder} has not the parts of a student.")
+    parts = {"language": model.language, "projector": model.projector}
+    tensors = {
+        f"{part}.{name}": tensor
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+    return tensors | {"newline": model.newline.detach()}
 
 
 class Progress:

@@ -13,7 +13,7 @@ from PIL.Image import Image
 
 from disp_engine import registry
 from disp_engine.builtin.instructions import KINDS, Task
-from disp_engine.builtin.recipe.language import LanguageRecipe
+from disp_engine.builtin.recipe.plans import Plan
 from disp_engine.builtin.recipe.tower import TowerRecipe
 from disp_engine.builtin.world import draw_scene, render
 from disp_engine.interfaces import DiffusionModel, Generation
@@ -21,20 +21,21 @@ from disp_engine.metrics.rate import Rate
 from disp_engine.records import Turn
 
 HELD_OUT_SEED = 2_000_000
-DEFAULTS = {"learning_rate": 1e-3}
-"""Hyperparameters that differ from the paper's, which are set for a far larger projector."""
 
 
-def write_card(folder: Path, tower: TowerRecipe, language: LanguageRecipe) -> None:
+def write_card(folder: Path, tower: TowerRecipe, plan: Plan) -> None:
     """Measure the checkpoint on held-out scenes and write `card.yaml` beside it."""
+    recipe: dict[str, Any] = {"tower": asdict(tower), "language": asdict(plan.language)}
+    if plan.starts_from is not None:
+        recipe["starts_from"] = plan.starts_from
     card = {
-        "id": folder.name,
-        "family": "llada_v",
-        "description": "Tiny LLaDA-V trained from scratch on coloured shapes, for demonstration",
-        "recipe": {"tower": asdict(tower), "language": asdict(language)},
+        "id": plan.name,
+        "family": plan.family,
+        "description": plan.description,
+        "recipe": recipe,
         "sha256": {p.name: _sha256(p) for p in sorted(folder.iterdir()) if p.name != "card.yaml"},
         "quality": measure_quality(registry.load_model(folder)),
-        "defaults": DEFAULTS,
+        "defaults": dict(plan.defaults),
     }
     (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
 

@@ -4,7 +4,7 @@ The tower is frozen and its features are computed once. Plain mean cross-entropy
 positions: the 1/t weighting of Eq. 2 only slows this phase.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher, easy
-from disp_engine.builtin.recipe.pictures import GRID, draw_pictures
+from disp_engine.builtin.recipe.pictures import draw_pictures
 from disp_engine.builtin.recipe.tower import learning_rate, normalise
-from disp_engine.models.llada_v.config import LladaVConfig
-from disp_engine.models.llada_v.prompt import Prompter
+from disp_engine.builtin.world import SIZE
+from disp_engine.models.llava.chat import ChatPrompter
+from disp_engine.models.llava.config import LlavaConfig
+from disp_engine.models.llava.images import visual_tokens
 from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llava.siglip import SiglipTower, build_projector
 from disp_engine.records import IGNORE
-
-VISUAL_TOKENS = GRID * GRID + 1
-"""Patches of the one tile, and the newline token that the family adds to a padded picture."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,9 @@ class LanguageRecipe:
 class Student(nn.Module):
     """The part of the checkpoint that stage 2 trains, under its official parameter names."""
 
-    def __init__(self, config: LladaVConfig, mask_id: int) -> None:
+    def __init__(self, config: LlavaConfig, mask_id: int) -> None:
         super().__init__()
+        self.config = config
         self.language = FullAttentionLlama(config)
         self.projector = build_projector(config)
         self.newline = nn.Parameter(torch.randn(config.hidden_size) * 0.1)
@@ -67,8 +67,20 @@ class Student(nn.Module):
         end = hidden.shape[1] - after.shape[1]
         return torch.cat([hidden[:, :image_at], hidden[:, end:]], dim=1)
 
+    def _picture(self, tile: Float[Tensor, "P D"]) -> Float[Tensor, "Lv D"]:
+        """A picture as the family shows it: where it cuts tiles, whole and as its only tile."""
+        tiles = tile.expand(2 if self.config.tiled else 1, -1, -1)
+        return visual_tokens(tiles, (SIZE, SIZE), self.newline, self.config)
+
+    @property
+    def visual_tokens(self) -> int:
+        """Lv: the visual tokens of every picture of the world."""
+        patches = self.config.vision.side**2
+        with torch.no_grad():
+            return len(self._picture(torch.zeros(patches, self.config.hidden_size)))
+
     def _span(self, batch: LessonBatch, visual: Tensor) -> Float[Tensor, "B Lv D"]:
-        visual = torch.cat([visual, self.newline.expand(len(visual), 1, -1)], dim=1)
+        visual = torch.stack([self._picture(tile) for tile in visual])
         mask = self.language.embed_tokens.weight[self.mask_id]
         visual = torch.where(batch.masked[..., None], mask, visual)
         said = self.language.token_embeddings(batch.overwrite.clamp(min=0))
@@ -103,18 +115,21 @@ def cached_features(tower: SiglipTower, pixels: np.ndarray) -> Float[Tensor, "N 
 
 def train_language(
     recipe: LanguageRecipe,
-    config: LladaVConfig,
-    prompter: Prompter,
+    config: LlavaConfig,
+    prompter: ChatPrompter,
     tower: SiglipTower,
     checkpoint: Callable[[Student, torch.optim.Optimizer, int], None],
     resume: Callable[[Student, torch.optim.Optimizer], int],
+    start: Mapping[str, Tensor] | None = None,
 ) -> Student:
-    """Train from scratch, or from the step that `resume` restores; prints its loss."""
+    """Train from scratch, from `start` or from where `resume` gets to; prints its loss."""
     torch.manual_seed(recipe.seed)
     pictures = draw_pictures(recipe.scenes, np.random.default_rng(recipe.seed), recipe.stickers)
     features = cached_features(tower, pictures.pixels)
-    teacher = Teacher(prompter, VISUAL_TOKENS)
     student = Student(config, prompter.mask)
+    if start is not None:
+        student.load_state_dict(start)
+    teacher = Teacher(prompter, student.visual_tokens)
     optimizer = torch.optim.AdamW(
         student.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
     )

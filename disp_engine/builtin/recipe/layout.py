@@ -1,7 +1,11 @@
-"""The tiny checkpoint's sizes, written in the official LLaDA-V layout."""
+"""The tiny checkpoints' sizes, written in the families' official layouts."""
 
 import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -21,43 +25,107 @@ VISION = {
     "hidden_act": "gelu_pytorch_tanh",
     "layer_norm_eps": 1e-6,
 }
+LLAVA = {
+    "model_type": "llava_llada",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "mm_patch_merge_type": "spatial_unpad",
+    "mm_newline_position": "grid",
+    "mm_hidden_size": VISION["hidden_size"],
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_vision_select_feature": "patch",
+    "mm_vision_select_layer": -2,
+    "mm_vision_tower": "siglip-tiny",
+    "tokenizer_model_max_length": 2048,
+    "tokenizer_padding_side": "right",
+    "torch_dtype": "float32",
+}
+LLADA_V = {
+    "architectures": ["LlavaLLaDAModelLM"],
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": False,
+    "image_aspect_ratio": "pad",
+}
+LAVIDA = {
+    "architectures": ["LlavaLladaForMaskedDiffusion"],
+    "d_model": LLADA_V["hidden_size"],
+    "mlp_hidden_size": LLADA_V["intermediate_size"],
+    "n_layers": LLADA_V["num_hidden_layers"],
+    "n_heads": LLADA_V["num_attention_heads"],
+    "n_kv_heads": LLADA_V["num_key_value_heads"],
+    "activation_type": "silu",
+    "block_type": "llama",
+    "layer_norm_type": "rms",
+    "include_bias": False,
+    "max_sequence_length": 2048,
+    "rope": True,
+    "rope_full_precision": True,
+    "weight_tying": False,
+    "image_aspect_ratio": "anyres",
+    "image_grid_pinpoints": [[SIZE, SIZE]],
+    "mm_spatial_pool_mode": "bilinear",
+}
+_OLMO = (
+    (r"embed_tokens\.", "wte."),
+    (r"norm\.", "ln_f."),
+    (r"layers\.(\d+)\.self_attn\.([qkv]_proj)\.", r"blocks.\1.\2."),
+    (r"layers\.(\d+)\.self_attn\.o_proj\.", r"blocks.\1.attn_out."),
+    (r"layers\.(\d+)\.mlp\.gate_proj\.", r"blocks.\1.ff_proj."),
+    (r"layers\.(\d+)\.mlp\.up_proj\.", r"blocks.\1.up_proj."),
+    (r"layers\.(\d+)\.mlp\.down_proj\.", r"blocks.\1.ff_out."),
+    (r"layers\.(\d+)\.input_layernorm\.", r"blocks.\1.attn_norm."),
+    (r"layers\.(\d+)\.post_attention_layernorm\.", r"blocks.\1.ff_norm."),
+)
 
 
-def write_configs(folder: Path, tokenizer: Tokenizer) -> None:
+def olmo_name(name: str) -> str:
+    """The name in LaViDa's checkpoints of a tensor of HF Llama."""
+    if name.startswith("lm_head."):
+        return name.replace("lm_head.", "model.transformer.ff_out.")
+    for pattern, replacement in _OLMO:
+        renamed, found = re.subn(rf"^model\.{pattern}", f"model.transformer.{replacement}", name)
+        if found:
+            return renamed
+    return name
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A family's `config.json` beside what is common, its key for V, its names of tensors."""
+
+    config: Mapping[str, Any]
+    vocabulary: str
+    rename: Callable[[str], str]
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "llada_v": Layout(LLADA_V, "vocab_size", str),
+    "lavida": Layout(LAVIDA, "embedding_size", olmo_name),
+}
+
+
+def write_configs(folder: Path, tokenizer: Tokenizer, layout: Layout) -> None:
     """Write `config.json` and `vision_config.json` (a full tower of five layers, four kept)."""
     named = {"bos_token_id": "<|startoftext|>", "eos_token_id": "<|endoftext|>"}
     config = {
-        "architectures": ["LlavaLLaDAModelLM"],
-        "model_type": "llava_llada",
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "hidden_act": "silu",
-        "vocab_size": tokenizer.get_vocab_size(),
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 500000.0,
-        "max_position_embeddings": 2048,
-        "tie_word_embeddings": False,
-        "image_aspect_ratio": "pad",
-        "mm_patch_merge_type": "spatial_unpad",
-        "mm_newline_position": "grid",
-        "mm_hidden_size": VISION["hidden_size"],
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_vision_select_feature": "patch",
-        "mm_vision_select_layer": -2,
-        "mm_vision_tower": "siglip-tiny",
-        "tokenizer_model_max_length": 2048,
-        "tokenizer_padding_side": "right",
-        "torch_dtype": "float32",
+        **LLAVA,
+        **layout.config,
+        layout.vocabulary: tokenizer.get_vocab_size(),
         **{key: tokenizer.token_to_id(token) for key, token in named.items()},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
     (folder / "vision_config.json").write_text(json.dumps(VISION, indent=1, sort_keys=True))
 
 
-def write_weights(folder: Path, tower: dict[str, Tensor], student: dict[str, Tensor]) -> None:
+def write_weights(
+    folder: Path, tower: dict[str, Tensor], student: dict[str, Tensor], layout: Layout
+) -> None:
     """Write `model.safetensors` under the official names."""
     named = {
         "model.vision_tower.vision_tower.vision_model." + key.removeprefix("vision."): value
@@ -71,7 +139,8 @@ def write_weights(folder: Path, tower: dict[str, Tensor], student: dict[str, Ten
             case "newline":
                 named["model.image_newline"] = value
             case _:
-                named[rest if rest.startswith("lm_head") else f"model.{rest}"] = value
+                name = rest if rest.startswith("lm_head") else f"model.{rest}"
+                named[layout.rename(name)] = value
     save_file(
         {key: value.detach().contiguous() for key, value in named.items()},
         folder / "model.safetensors",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from disp_engine.builtin.instructions import ask, describe, draw_task
 from disp_engine.builtin.world import Scene
-from disp_engine.models.llada_v.prompt import Prompter
+from disp_engine.models.llava.chat import ChatPrompter
 from disp_engine.records import IGNORE, IMAGE_TOKEN, Turn
 
 
@@ -61,7 +61,7 @@ class Teacher:
     hidden_most = 0.7
     bare = 0.5
 
-    def __init__(self, prompter: Prompter, visual_tokens: int) -> None:
+    def __init__(self, prompter: ChatPrompter, visual_tokens: int) -> None:
         self.prompter = prompter
         self.visual_tokens = visual_tokens
         example = prompter.example([Turn("human", "<image>"), Turn("gpt", "")])
@@ -119,7 +119,7 @@ class Teacher:
         return torch.from_numpy(np.sort(rng.choice(self.visual_tokens, count, replace=False)))
 
 
-def easy(labels: Int[Tensor, " M"], prompter: Prompter) -> Bool[Tensor, " M"]:
+def easy(labels: Int[Tensor, " M"], prompter: ChatPrompter) -> Bool[Tensor, " M"]:
     """Mark the targets that the chat format alone determines: padding and headers."""
     format_only = (prompter.pad, prompter.bos, prompter.start_header, prompter.end_header)
     return torch.isin(labels, torch.tensor(format_only)) & (labels != IGNORE)

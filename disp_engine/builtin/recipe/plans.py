@@ -1,0 +1,52 @@
+"""The checkpoints that the recipe makes, in order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from disp_engine.builtin.recipe.language import LanguageRecipe
+from disp_engine.models.lavida.config import LavidaConfig
+from disp_engine.models.lavida.prompt import Prompter as LavidaPrompter
+from disp_engine.models.llada_v.config import LladaVConfig
+from disp_engine.models.llada_v.prompt import Prompter as LladaVPrompter
+from disp_engine.models.llava.chat import ChatPrompter
+from disp_engine.models.llava.config import LlavaConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One checkpoint, and the one whose language model and projector it goes on from.
+
+    `defaults` are hyperparameters that differ from the paper's, which are set for a far larger
+    projector.
+    """
+
+    name: str
+    family: str
+    description: str
+    config: type[LlavaConfig]
+    prompter: type[ChatPrompter]
+    language: LanguageRecipe
+    defaults: Mapping[str, float] = field(default_factory=lambda: {"learning_rate": 1e-3})
+    starts_from: str | None = None
+
+
+PLANS = (
+    Plan(
+        "disp-tiny-llada-v",
+        "llada_v",
+        "Tiny LLaDA-V trained from scratch on coloured shapes, for demonstration",
+        LladaVConfig,
+        LladaVPrompter,
+        LanguageRecipe(),
+    ),
+    Plan(
+        "disp-tiny-lavida",
+        "lavida",
+        "Tiny LaViDa: the tiny LLaDA-V taught pooled pictures and this family's labels",
+        LavidaConfig,
+        LavidaPrompter,
+        LanguageRecipe(steps=1500, learning_rate=5e-4, seed=2),
+        {"learning_rate": 1e-3, "mask_ratio": 0.5},
+        starts_from="disp-tiny-llada-v",
+    ),
+)

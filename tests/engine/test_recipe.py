@@ -1,0 +1,74 @@
+"""The recipe of the built-in checkpoints: what it writes is what the families read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from disp_engine import registry
+from disp_engine.builtin.recipe.language import Student
+from disp_engine.builtin.recipe.layout import LAYOUTS, olmo_name, write_configs, write_weights
+from disp_engine.builtin.recipe.pictures import draw_pictures
+from disp_engine.builtin.recipe.plans import PLANS, Plan
+from disp_engine.builtin.recipe.tokenizer import build_tokenizer, save_tokenizer
+from disp_engine.builtin.recipe.tower import normalise
+from disp_engine.models.llava.model import LlavaModel
+from disp_engine.models.llava.siglip import SiglipTower
+from disp_engine.models.llava.weights import llama_name
+from disp_engine.records import Turn
+
+EACH = pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+
+
+def untrained(plan: Plan, folder: Path) -> tuple[Student, SiglipTower, LlavaModel]:
+    torch.manual_seed(0)
+    tokenizer, layout = build_tokenizer(), LAYOUTS[plan.family]
+    save_tokenizer(tokenizer, folder)
+    write_configs(folder, tokenizer, layout)
+    config = plan.config.from_folder(folder)
+    student, tower = Student(config, plan.prompter(tokenizer).mask), SiglipTower(config.vision)
+    write_weights(folder, tower.state_dict(), student.state_dict(), layout)
+    model = registry.load_model(folder)
+    assert isinstance(model, LlavaModel)
+    return student, tower.eval(), model
+
+
+@EACH
+def test_a_student_shows_a_picture_as_its_family_does(plan: Plan, tmp_path: Path) -> None:
+    student, tower, model = untrained(plan, tmp_path)
+    pictures = draw_pictures(1, np.random.default_rng(0), stickers=0)
+    with torch.no_grad():
+        features = tower(normalise(pictures.pixels))
+        shown = student._picture(student.projector(features)[0])
+    assert len(shown) == student.visual_tokens
+    assert torch.allclose(shown, visual(model, pictures.pixels[0]), atol=1e-5)
+
+
+@torch.no_grad()
+def visual(model: LlavaModel, pixels: np.ndarray) -> Tensor:
+    question = model.tokenise_prompt([Turn("human", "<image>\nWhat?")])
+    prompt = model.embed(question, model.encode_images([Image.fromarray(pixels)]))
+    return prompt.embeddings[prompt.visual()]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight",
+        "model.layers.3.self_attn.q_proj.weight", "model.layers.0.self_attn.o_proj.weight",
+        "model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.up_proj.weight",
+        "model.layers.11.mlp.down_proj.weight", "model.layers.0.input_layernorm.weight",
+        "model.layers.0.post_attention_layernorm.weight",
+    ],
+)  # fmt: skip
+def test_a_tensor_written_under_lavidas_name_is_read_under_its_own(name: str) -> None:
+    assert olmo_name(name) != name
+    assert llama_name(olmo_name(name)) == name
+
+
+@pytest.mark.parametrize("name", ["model.mm_projector.0.weight", "model.image_newline"])
+def test_what_is_not_the_language_models_keeps_its_name(name: str) -> None:
+    assert olmo_name(name) == name
