@@ -73,7 +73,7 @@ class ObjectArtifactStore(ABC):
             return iter(())
         with _reachable():
             found = obstore.get(self._store, key, options={"range": (start, end)})
-        return (bytes(chunk) for chunk in found.stream(min_chunk_size=CHUNK))
+        return _chunks(found)
 
     def size(self, key: str) -> int:
         """Return the length in bytes or raise `NotFound`."""
@@ -174,6 +174,13 @@ def _reachable() -> Iterator[None]:
         yield
     except GenericError as error:
         raise StoreAway() from error
+
+
+def _chunks(found: "obstore.GetResult") -> Iterator[bytes]:
+    """A store may go away at any chunk."""
+    with _reachable():
+        for chunk in found.stream(min_chunk_size=CHUNK):
+            yield bytes(chunk)
 
 
 class _Tally:

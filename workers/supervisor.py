@@ -32,6 +32,7 @@ from storage.telemetry.traces import attempt_span
 from workers.context import Halted, JobContext, Outcome
 from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
+from workers.patience import patiently
 from workers.publication import BadOutput, Publication, adopt, publish, result_files
 from workers.settings import WorkerSettings
 from workers.shards import Hints, ShardDesk, forget_shards
@@ -159,17 +160,17 @@ class _Broken(_EngineError):
 
 def _attempt(context: JobContext[Claim], workplace: Workplace) -> Publication:
     context.check()
-    published = adopt(workplace.artifacts, context.claim)
+    published = patiently(context, lambda: adopt(workplace.artifacts, context.claim))
     if published is not None:
         return published
     folder = AttemptFolder.of(workplace.settings.work_dir, context.claim)
     folder.prepare()
     try:
-        spec_path = _write_spec(context, workplace, folder)
+        spec_path = patiently(context, lambda: _write_spec(context, workplace, folder))
         with _shard_desk(context, workplace, folder) as desk:
-            desk.fetch_finished()
+            patiently(context, desk.fetch_finished)
             _run_engine(context, workplace, folder, spec_path, desk)
-        return publish(workplace.artifacts, folder.out, context)
+        return patiently(context, lambda: publish(workplace.artifacts, folder.out, context))
     except (BadOutput, InputCorrupted) as error:
         reason = f"{type(error).__doc__} [{error}]"
         raise _Failed(JobError(code=ErrorCode.ENGINE_ERROR, message=reason)) from error

@@ -2,9 +2,10 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,7 +13,10 @@ from structlog.testing import capture_logs
 from schemas.artifacts import Manifest
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus, StageName, StepStatus
-from storage.keys import manifest_key
+from storage.artifacts import MemoryArtifactStore
+from storage.errors import StoreAway
+from storage.interfaces import StoredBlob
+from storage.keys import manifest_key, upload_key
 from tests.workers.conftest import DATA, TENANT, Bench
 from workers.context import Outcome
 from workers.engine_process import EngineProcess
@@ -325,3 +329,52 @@ def _ingested(bench: Bench) -> bool:
 def _once_ingested(bench: Bench, eventually: Wait, ask: Callable[[str, str], Job]) -> None:
     eventually(lambda: _ingested(bench))
     ask(TENANT, bench.job_id)
+
+
+class Flickering(MemoryArtifactStore):
+    """Away each first time that something is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[str] = set()
+
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        self._once(f"open {key}")
+        return super().open(key, start=start, length=length)
+
+    def put_file(self, key: str, path: Path) -> StoredBlob:
+        self._once(f"put {key}")
+        return super().put_file(key, path)
+
+    def create(self, key: str, data: bytes) -> StoredBlob:
+        self._once(f"create {key}")
+        return super().create(key, data)
+
+    def _once(self, call: str) -> None:
+        if call not in self.asked:
+            self.asked.add(call)
+            raise StoreAway()
+
+
+def test_an_attempt_waits_for_an_artifact_store_that_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.patience.RETRY_S", 0.01)
+    place = replace(bench.running("succeed"), artifacts=Flickering())
+    (file_id,) = [file.id for file in bench.store.list_files(TENANT).data]
+    place.artifacts.put_stream(upload_key(TENANT, file_id), [DATA])
+    assert supervise(bench.claim(), place, threading.Event()) is Outcome.SUCCEEDED
+    assert bench.job().attempt == 1
+
+
+def test_an_attempt_waits_no_longer_than_it_may(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise StoreAway()
+
+    monkeypatch.setattr(type(bench.workplace.artifacts), "open", away)
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    assert run(bench, "succeed", stop) is Outcome.RELEASED
+    assert bench.job().status is JobStatus.QUEUED
