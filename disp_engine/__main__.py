@@ -33,6 +33,8 @@ CODES: dict[type[EngineError], tuple[str, str | None]] = {
     InvalidRequestError: ("invalid_request", None),
 }
 PR_SET_PDEATHSIG = 1
+COURTESY = 5
+"""Added to the niceness: whoever answers requests on this machine goes first."""
 
 if TYPE_CHECKING:
     from disp_engine.sharing import Part
@@ -129,6 +131,7 @@ def main(argv: list[str]) -> int:
         print("usage: python -m disp_engine SPEC.json", file=sys.stderr)
         return INPUT_AT_FAULT
     _die_with_parent()
+    os.nice(COURTESY)
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not mix with the events
     context = JsonLines(events)
