@@ -29,6 +29,7 @@ class Findings:
 
 def audit(store: JobStore, s3: S3, ledger: Ledger) -> Findings:
     """Look at every job that there is, and for every job that there should be."""
+    client = s3.client()
     jobs = {job.id: job for job in _jobs(store)}
     known = set(jobs) | set(ledger.created)
     return Findings(
@@ -37,7 +38,7 @@ def audit(store: JobStore, s3: S3, ledger: Ledger) -> Findings:
         cancelled=sum(job.status is JobStatus.CANCELLED for job in jobs.values()),
         lost=[job_id for job_id in sorted(known) if not _kept(jobs.get(job_id), ledger)],
         finished_twice=[job.id for job in jobs.values() if _endings(store, job) > 1],
-        inconsistent=[job.id for job in jobs.values() if not _agrees(store, s3.client(), s3, job)],
+        inconsistent=[job.id for job in jobs.values() if not _agrees(store, client, s3, job)],
     )
 
 

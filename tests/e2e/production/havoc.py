@@ -10,39 +10,32 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from tests.e2e.production.deployment import Deployment
 from tests.e2e.production.processes import engines_below
 
 VICTIMS = ("worker", "engine", "gateway", "supervisor", "engine", "reconciler")
-LATEST = 0.8
 LINGER_S = 4.0
+UNDISTURBED = 8
+"""So many jobs at the end see no new kill, so that every kill finds its victim."""
 
 
 class Kill:
     """One death to come."""
 
-    def __init__(self, victim: str, moment: int, rng: random.Random) -> None:
+    def __init__(self, victim: str, moment: int, linger_s: float) -> None:
         self.victim, self.moment = victim, moment
-        self._rng = rng
+        self._linger_s = linger_s
         self._at: float | None = None
 
-    def strike(self, deployment: Deployment) -> bool:
-        """SIGKILL one such process if one is there and its time has come; tells whether."""
-        pids = _pids_of(self.victim, deployment)
-        if not pids:
+    def is_due(self, seen: bool) -> bool:
+        """Whether its time has come; without a victim the wait begins anew."""
+        if not seen:
             self._at = None
             return False
-        now = time.monotonic()
         if self._at is None:
-            self._at = now + self._rng.uniform(0, LINGER_S)
-        if now < self._at:
-            return False
-        with suppress(ProcessLookupError):
-            os.kill(self._rng.choice(pids), signal.SIGKILL)
-            return True
-        return False
+            self._at = time.monotonic() + self._linger_s
+        return time.monotonic() >= self._at
 
 
 class Havoc:
@@ -51,12 +44,9 @@ class Havoc:
     def __init__(
         self, deployment: Deployment, *, jobs: int, kills: int, s3_away_s: float, seed: int
     ) -> None:
-        rng = random.Random(seed)
         self._deployment, self._s3_away_s = deployment, s3_away_s
-        self._kills = [
-            Kill(VICTIMS[number % len(VICTIMS)], int(rng.uniform(0, LATEST * jobs)), rng)
-            for number in range(kills)
-        ]
+        self._rng = random.Random(seed)
+        self._kills = [self._kill(number, max(1, jobs - UNDISTURBED)) for number in range(kills)]
         outages: Sequence[Callable[[], None]] = (
             self._lose_redis,
             self._lose_s3,
@@ -64,6 +54,7 @@ class Havoc:
         )
         self._outages = [(jobs * n // 4, outage) for n, outage in enumerate(outages, 1)]
         self._s3_back_at: float | None = None
+        self._struck: set[int] = set()
         self.killed: Counter[str] = Counter()
         self.outages: list[str] = []
 
@@ -75,7 +66,8 @@ class Havoc:
     def act(self, ended: int) -> None:
         """Do what is due when so many jobs have ended."""
         for kill in [kill for kill in self._kills if kill.moment <= ended]:
-            if kill.strike(self._deployment):
+            alive = [pid for pid in self._pids_of(kill.victim) if pid not in self._struck]
+            if kill.is_due(bool(alive)) and self._strike(self._rng.choice(alive)):
                 self._kills.remove(kill)
                 self.killed[kill.victim] += 1
         if self._s3_back_at is not None and time.monotonic() >= self._s3_back_at:
@@ -83,6 +75,25 @@ class Havoc:
             self._s3_back_at = None
         while self._outages and self._outages[0][0] <= ended:
             self._outages.pop(0)[1]()
+
+    def _kill(self, number: int, moments: int) -> Kill:
+        victim = VICTIMS[number % len(VICTIMS)]
+        return Kill(victim, self._rng.randrange(moments), self._rng.uniform(0, LINGER_S))
+
+    def _strike(self, pid: int) -> bool:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        self._struck.add(pid)
+        return True
+
+    def _pids_of(self, victim: str) -> Sequence[int]:
+        """A supervisor is the worker's child that watches an engine."""
+        if victim in self._deployment.members:
+            return self._deployment.pids(victim)
+        engines = engines_below(self._deployment.pids("worker"))
+        return [engine.pid if victim == "engine" else engine.parent for engine in engines]
 
     def _lose_redis(self) -> None:
         self._deployment.broker.kill()
@@ -98,11 +109,3 @@ class Havoc:
         self._deployment.database.stop()
         self._deployment.database.start()
         self.outages.append("PostgreSQL restarted")
-
-
-def _pids_of(victim: str, deployment: Deployment) -> Sequence[int]:
-    """A supervisor is the worker's child that watches an engine."""
-    if victim in deployment.members:
-        return deployment.pids(victim)
-    engines = engines_below(deployment.pids("worker"))
-    return [engine.pid if victim == "engine" else engine.parent for engine in engines]
