@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from disp_engine.__main__ import COURTESY
 from schemas.artifacts import Manifest
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus, StageName, StepStatus
@@ -21,7 +23,7 @@ from tests.workers.conftest import DATA, TENANT, Bench
 from workers.context import Outcome
 from workers.engine_process import EngineProcess
 from workers.publication import publish
-from workers.supervisor import Workplace, supervise
+from workers.supervisor import ENGINE_COMMAND, Workplace, supervise
 
 Wait = Callable[[Callable[[], bool]], None]
 
@@ -378,3 +380,12 @@ def test_an_attempt_waits_no_longer_than_it_may(
     threading.Timer(0.5, stop.set).start()
     assert run(bench, "succeed", stop) is Outcome.RELEASED
     assert bench.job().status is JobStatus.QUEUED
+
+
+def test_the_engine_gives_way_to_whoever_answers_requests(tmp_path: Path, eventually: Wait) -> None:
+    engine = EngineProcess([*ENGINE_COMMAND, str(tmp_path)], log_path=tmp_path / "log")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        eventually(lambda: os.getpriority(os.PRIO_PROCESS, engine.pid) == min(own + COURTESY, 19))
+    finally:
+        engine.reap()
