@@ -25,7 +25,7 @@ Shape = TypeVar("Shape", bound=BaseModel)
 LARGE = 16 << 20
 PART = 16 << 20
 PARALLEL = 4
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 
 
 class FileChanged(DispError):
