@@ -75,7 +75,7 @@ def succeeded_job(store: JobStore, artifacts: ArtifactStore) -> str:
     )
     artifacts.create(entry.key, REPORT)
     manifest = Manifest(job_id=job.id, attempt=1, artifacts=[entry])
-    key = manifest_key(TENANT, job.id)
+    key = manifest_key(TENANT, job.id, 1)
     artifacts.create(key, manifest.model_dump_json().encode())
     store.succeed(claim, key, {"content_sha256": "of the report"}, result_files(manifest))
     return job.id

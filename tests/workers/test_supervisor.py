@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -33,7 +34,9 @@ def run(bench: Bench, script: str, stop: threading.Event | None = None) -> Outco
 
 
 def manifest(bench: Bench) -> Manifest:
-    data = bench.workplace.artifacts.get(manifest_key(TENANT, bench.job_id))
+    key = bench.store.published_manifest(TENANT, bench.job_id)
+    assert key is not None
+    data = bench.workplace.artifacts.get(key)
     return Manifest.model_validate_json(data)
 
 
@@ -155,12 +158,12 @@ def test_done_without_output_fails_the_job_and_publishes_nothing(bench: Bench) -
     assert run(bench, "lie") is Outcome.FAILED
     job = bench.job()
     assert job.error is not None and job.error.code == "engine_error"
-    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id))
+    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id, 1))
 
 
 def test_output_without_done_is_not_believed(bench: Bench) -> None:
     assert run(bench, "leave_silently") is Outcome.ENGINE_LOST
-    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id))
+    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id, 1))
 
 
 def test_a_helper_that_outlives_its_engine_does_not_hold_up_the_job(bench: Bench) -> None:
@@ -261,7 +264,7 @@ def test_an_attempt_that_lost_its_lease_kills_the_engine_and_publishes_nothing(
         outcome = supervise(claim, bench.running("work_until_asked"), threading.Event())
     assert outcome is Outcome.LEASE_LOST
     assert bench.job().attempt == 2 and bench.job().status is JobStatus.VALIDATING_FILES
-    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id))
+    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id, 1))
 
 
 def test_an_engine_that_falls_silent_for_too_long_is_lost(bench: Bench) -> None:
@@ -284,22 +287,24 @@ def test_a_job_whose_manifest_exists_is_finished_without_running_the_engine_agai
     assert bench.job().attempt == 2 and manifest(bench).attempt == 1
 
 
-def test_the_loser_of_two_publications_adopts_the_winners_manifest(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+def test_a_publication_that_comes_too_late_leaves_the_winners_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    rival = Manifest(job_id=bench.job_id, attempt=99, artifacts=[])
+    place = bench.running("succeed")
+    settings = place.settings.model_copy(update={"work_dir": tmp_path / "elsewhere"})
 
-    def publish_after_a_rival(artifacts, out_dir, context):  # type: ignore[no-untyped-def]
-        ours = publish(artifacts, out_dir, context)
-        entries = [entry.model_copy() for entry in ours.manifest.artifacts]
-        artifacts.delete(ours.key)
-        won = rival.model_copy(update={"artifacts": entries})
-        artifacts.create(ours.key, won.model_dump_json().encode())
-        return publish(artifacts, out_dir, context)
+    def publish_too_late(artifacts, out_dir, context):  # type: ignore[no-untyped-def]
+        monkeypatch.setattr("workers.supervisor.publish", publish)
+        winner = supervise(bench.claim(), replace(place, settings=settings), threading.Event())
+        assert winner is Outcome.SUCCEEDED
+        unaware = SimpleNamespace(claim=context.claim, check=lambda: None)
+        return publish(artifacts, out_dir, unaware)
 
-    monkeypatch.setattr("workers.supervisor.publish", publish_after_a_rival)
-    assert run(bench, "succeed") is Outcome.SUCCEEDED
-    assert manifest(bench).attempt == 99
+    monkeypatch.setattr("workers.supervisor.publish", publish_too_late)
+    assert supervise(bench.claim(), place, threading.Event()) is Outcome.LEASE_LOST
+    late = bench.workplace.artifacts.get(manifest_key(TENANT, bench.job_id, 1))
+    assert Manifest.model_validate_json(late).attempt == 1
+    assert manifest(bench).attempt == 2 and bench.job().status is JobStatus.SUCCEEDED
 
 
 def test_corrupted_bytes_of_an_upload_are_never_given_to_the_engine(bench: Bench) -> None:
