@@ -115,8 +115,7 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
     try:
         try:
             publication = _attempt(context, workplace)
-            files = result_files(publication.manifest)
-            store.succeed(claim, publication.key, publication.result, files)
+            _succeed(context, store, publication)
             forget_shards(workplace.artifacts, claim)
             return Outcome.SUCCEEDED
         except _Failed as failure:
@@ -132,6 +131,12 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
             raise
     except LeaseLost:
         return Outcome.LEASE_LOST
+
+
+def _succeed(context: JobContext[Claim], store: WorkerStore, publication: Publication) -> None:
+    files = result_files(publication.manifest)
+    key, result = publication.key, publication.result
+    patiently(context, lambda: store.succeed(context.claim, key, result, files))
 
 
 def _halt(store: WorkerStore, claim: Claim, outcome: Outcome) -> Outcome:
@@ -280,7 +285,7 @@ def _judge(
 ) -> None:
     """Turn the engine's end into ours."""
     if status == EXIT_DONE and journal.done:
-        journal.flush()
+        patiently(context, journal.flush)
         return
     if context.halt is not None:
         journal.flush()

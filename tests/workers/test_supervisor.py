@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import os
 import threading
@@ -372,6 +373,29 @@ def test_an_attempt_waits_for_an_artifact_store_that_is_away(
     place.artifacts.put_stream(upload_key(TENANT, file_id), [DATA])
     assert supervise(bench.claim(), place, threading.Event()) is Outcome.SUCCEEDED
     assert bench.job().attempt == 1
+
+
+def test_an_attempt_outlives_a_database_that_is_away_for_a_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.patience.RETRY_S", 0.01)
+    store = type(bench.store)
+    for name in ("record", "succeed"):
+        monkeypatch.setattr(store, name, away_every_other_time(getattr(store, name)))
+    assert run(bench, "succeed") is Outcome.SUCCEEDED
+    assert bench.job().attempt == 1
+    assert {step.status for step in bench.job().steps[:2]} == {StepStatus.SUCCEEDED}
+
+
+def away_every_other_time(method: Callable[..., None]) -> Callable[..., None]:
+    calls = itertools.count()
+
+    def flickering(*given: object, **named: object) -> None:
+        if next(calls) % 2 == 0:
+            raise StoreAway()
+        method(*given, **named)
+
+    return flickering
 
 
 def test_an_attempt_waits_no_longer_than_it_may(
