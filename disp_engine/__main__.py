@@ -35,6 +35,8 @@ CODES: dict[type[EngineError], tuple[str, str | None]] = {
 }
 PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+COURTESY = 5
+"""Added to the niceness: whoever answers requests on this machine goes first."""
 
 if TYPE_CHECKING:
     from disp_engine.sharing import Part
@@ -132,6 +134,7 @@ def main(argv: list[str]) -> int:
         return INPUT_AT_FAULT
     _die_with_parent()
     _keep_freed_memory()
+    os.nice(COURTESY)
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not mix with the events
     context = JsonLines(events)

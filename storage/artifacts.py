@@ -73,7 +73,7 @@ class ObjectArtifactStore(ABC):
             return iter(())
         with _reachable():
             found = obstore.get(self._store, key, options={"range": (start, end)})
-        return (bytes(chunk) for chunk in found.stream(min_chunk_size=CHUNK))
+        return _chunks(found)
 
     def size(self, key: str) -> int:
         """Return the length in bytes or raise `NotFound`."""
@@ -147,6 +147,12 @@ class LocalArtifactStore(ObjectArtifactStore):
         """Where objects grow that arrive in parts."""
         return self._parts
 
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Return the bytes as the kernel has them; obstore would read 8 KiB at a time."""
+        size = self.size(key)
+        end = size if length is None else min(size, start + length)
+        return _file_range(self._root / key, start, end)
+
     def _publish(self, key: str, body: "bytes | _Tally", *, create: bool) -> None:
         staged = f"{STAGING}/{uuid4().hex}"
         try:
@@ -176,6 +182,13 @@ def _reachable() -> Iterator[None]:
         raise StoreAway() from error
 
 
+def _chunks(found: "obstore.GetResult") -> Iterator[bytes]:
+    """A store may go away at any chunk."""
+    with _reachable():
+        for chunk in found.stream(min_chunk_size=CHUNK):
+            yield bytes(chunk)
+
+
 class _Tally:
     """Counts and hashes chunks on their way through."""
 
@@ -195,6 +208,18 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     """Return a file's bytes a mebibyte at a time."""
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK):
+            yield chunk
+
+
+def _file_range(path: Path, start: int, end: int) -> Iterator[bytes]:
+    """Return the bytes from `start` to `end` of a file that was there a moment ago."""
+    try:
+        stream = path.open("rb", buffering=0)
+    except FileNotFoundError as error:
+        raise NotFound(path.name) from error
+    with stream:
+        stream.seek(start)
+        while chunk := stream.read(max(0, min(CHUNK, end - stream.tell()))):
             yield chunk
 
 

@@ -16,9 +16,9 @@ def job_prefix(tenant: str, job_id: str) -> str:
     return f"tenants/{tenant}/jobs/{job_id}/"
 
 
-def manifest_key(tenant: str, job_id: str) -> str:
-    """Return the key whose one, create-only writing publishes a job."""
-    return f"tenants/{tenant}/jobs/{job_id}/manifest.json"
+def manifest_key(tenant: str, job_id: str, attempt: int) -> str:
+    """Return the key of what an attempt has published; the job's row names the one that counts."""
+    return f"tenants/{tenant}/jobs/{job_id}/attempts/{attempt}/manifest.json"
 
 
 def shard_key(tenant: str, job_id: str, folder: str, first: int, last: int) -> str:

@@ -30,7 +30,7 @@ app.conf.update(
     worker_pool_start_method="spawn",  # CUDA does not survive a fork
     worker_max_tasks_per_child=1,
     worker_proc_alive_timeout=60.0,
-    worker_soft_shutdown_timeout=120.0,
+    worker_soft_shutdown_timeout=worker_settings().soft_shutdown_s,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,

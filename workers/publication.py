@@ -1,4 +1,4 @@
-"""Artifacts become visible all at once: by one create-only manifest, after they are all stored."""
+"""Artifacts become visible all at once: when the job's row names the manifest that lists them."""
 
 import mimetypes
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class BadOutput(Exception):
 
 @dataclass(frozen=True)
 class Publication:
-    """The manifest that counts, ours or an earlier attempt's, and the digest of its report."""
+    """A manifest, ours or an earlier attempt's, and the digest of its report."""
 
     key: str
     manifest: Manifest
@@ -41,17 +41,19 @@ class Publication:
 
 
 def adopt(artifacts: ArtifactStore, claim: Claim) -> Publication | None:
-    """Return what an earlier attempt has published, if one has."""
-    key = manifest_key(claim.tenant, claim.job_id)
-    try:
-        manifest = Manifest.model_validate_json(artifacts.get(key))
-    except NotFound:
-        return None
-    return Publication(key, manifest, _result(artifacts, manifest))
+    """Return what an earlier attempt has published without living to say so, if one has."""
+    for attempt in range(claim.attempt - 1, 0, -1):
+        key = manifest_key(claim.tenant, claim.job_id, attempt)
+        try:
+            manifest = Manifest.model_validate_json(artifacts.get(key))
+        except NotFound:
+            continue
+        return Publication(key, manifest, _result(artifacts, manifest))
+    return None
 
 
 def publish(artifacts: ArtifactStore, out_dir: Path, context: JobContext[Claim]) -> Publication:
-    """Store every artifact, then the manifest; whoever wrote the manifest first has won."""
+    """Store every artifact, then the manifest; none of these keys is ever another attempt's."""
     claim = context.claim
     _check_output(out_dir)
     entries = []
@@ -60,10 +62,10 @@ def publish(artifacts: ArtifactStore, out_dir: Path, context: JobContext[Claim])
         entries.append(_store(artifacts, claim, path))
     manifest = Manifest(job_id=claim.job_id, attempt=claim.attempt, artifacts=entries)
     context.check()
-    key = manifest_key(claim.tenant, claim.job_id)
+    key = manifest_key(claim.tenant, claim.job_id, claim.attempt)
     try:
         artifacts.create(key, manifest.model_dump_json(indent=2).encode())
-    except AlreadyExists:
+    except AlreadyExists:  # our own, of a try whose answer was lost
         manifest = Manifest.model_validate_json(artifacts.get(key))
     return Publication(key, manifest, _result(artifacts, manifest))
 

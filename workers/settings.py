@@ -23,6 +23,7 @@ class WorkerSettings(BaseSettings):
     heartbeat_s: float = Field(default=15.0, gt=0)
     max_losses: int = Field(default=3, ge=1)
     max_faults: int = Field(default=3, ge=1)
+    soft_shutdown_s: float = Field(default=120.0, gt=0)
     stop_grace_s: float = Field(default=60.0, ge=0)
     silence_s: float = Field(default=3600.0, gt=0)
     poll_s: float = Field(default=0.5, gt=0)

@@ -32,6 +32,7 @@ from storage.telemetry.traces import attempt_span
 from workers.context import Halted, JobContext, Outcome
 from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
+from workers.patience import patiently
 from workers.publication import BadOutput, Publication, adopt, publish, result_files
 from workers.settings import WorkerSettings
 from workers.shards import Hints, ShardDesk, forget_shards
@@ -114,8 +115,7 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
     try:
         try:
             publication = _attempt(context, workplace)
-            files = result_files(publication.manifest)
-            store.succeed(claim, publication.key, publication.result, files)
+            _succeed(context, store, publication)
             forget_shards(workplace.artifacts, claim)
             return Outcome.SUCCEEDED
         except _Failed as failure:
@@ -131,6 +131,12 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
             raise
     except LeaseLost:
         return Outcome.LEASE_LOST
+
+
+def _succeed(context: JobContext[Claim], store: WorkerStore, publication: Publication) -> None:
+    files = result_files(publication.manifest)
+    key, result = publication.key, publication.result
+    patiently(context, lambda: store.succeed(context.claim, key, result, files))
 
 
 def _halt(store: WorkerStore, claim: Claim, outcome: Outcome) -> Outcome:
@@ -159,17 +165,17 @@ class _Broken(_EngineError):
 
 def _attempt(context: JobContext[Claim], workplace: Workplace) -> Publication:
     context.check()
-    published = adopt(workplace.artifacts, context.claim)
+    published = patiently(context, lambda: adopt(workplace.artifacts, context.claim))
     if published is not None:
         return published
     folder = AttemptFolder.of(workplace.settings.work_dir, context.claim)
     folder.prepare()
     try:
-        spec_path = _write_spec(context, workplace, folder)
+        spec_path = patiently(context, lambda: _write_spec(context, workplace, folder))
         with _shard_desk(context, workplace, folder) as desk:
-            desk.fetch_finished()
+            patiently(context, desk.fetch_finished)
             _run_engine(context, workplace, folder, spec_path, desk)
-        return publish(workplace.artifacts, folder.out, context)
+        return patiently(context, lambda: publish(workplace.artifacts, folder.out, context))
     except (BadOutput, InputCorrupted) as error:
         reason = f"{type(error).__doc__} [{error}]"
         raise _Failed(JobError(code=ErrorCode.ENGINE_ERROR, message=reason)) from error
@@ -279,7 +285,7 @@ def _judge(
 ) -> None:
     """Turn the engine's end into ours."""
     if status == EXIT_DONE and journal.done:
-        journal.flush()
+        patiently(context, journal.flush)
         return
     if context.halt is not None:
         journal.flush()

@@ -1,4 +1,4 @@
-"""Beginning, feeding and completing uploads; at no time is more than a chunk in memory."""
+"""Beginning, feeding and completing uploads; at no time is more than a little in memory."""
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
@@ -86,8 +86,8 @@ async def receive(
     with ExitStack() as stack:
         target = await run_in_threadpool(_open_part, gateway, record, number, stack)
         part = _Incoming(record, number, target, length)
-        async for chunk in _large(chunks):
-            await run_in_threadpool(part.take, chunk)
+        async for pieces in _gathered(chunks):
+            await run_in_threadpool(part.take, pieces)
         return await run_in_threadpool(part.store, gateway, sha256)
 
 
@@ -154,13 +154,14 @@ class _Incoming:
         self._digest = hashlib.sha256()
         self._bytes = 0
 
-    def take(self, chunk: bytes) -> None:
-        self._bytes += len(chunk)
-        if self._bytes > self._record.part_size:
-            raise PayloadTooLarge()
-        self._digest.update(chunk)
-        if not isinstance(self._target, PartRecord):
-            self._target.write(chunk)
+    def take(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self._bytes += len(piece)
+            if self._bytes > self._record.part_size:
+                raise PayloadTooLarge()
+            self._digest.update(piece)
+            if not isinstance(self._target, PartRecord):
+                self._target.write(piece)
 
     def store(self, gateway: Gateway, announced: str | None) -> UploadPart:
         sha256 = self._digest.hexdigest()
@@ -254,16 +255,18 @@ def _verified(gateway: Gateway, record: UploadRecord, request: UploadComplete) -
     return str(found["sha256"])
 
 
-async def _large(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Gather what the socket gives into pieces that are worth a thread's while."""
-    buffer = bytearray()
+async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[Sequence[bytes]]:
+    """Gather as much of what the socket gives as is worth a thread's while; copy nothing."""
+    pieces: list[bytes] = []
+    held = 0
     async for chunk in chunks:
-        buffer += chunk
-        if len(buffer) >= CHUNK:
-            yield bytes(buffer)
-            buffer.clear()
-    if buffer:
-        yield bytes(buffer)
+        pieces.append(chunk)
+        held += len(chunk)
+        if held >= CHUNK:
+            yield pieces
+            pieces, held = [], 0
+    if pieces:
+        yield pieces
 
 
 def _require_pending(record: UploadRecord) -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine, Select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm import Session
 
@@ -47,11 +47,15 @@ def after_commit(session: Session, tell: Callable[[], None]) -> None:
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Raise `StoreAway` when the database does not answer or others hold its locks."""
+    """Raise `StoreAway` when the database does not answer, hangs up or others hold its locks."""
     try:
         yield
     except (OperationalError, PoolExhausted) as error:
         raise StoreAway() from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreAway() from error
+        raise
 
 
 def one_page(

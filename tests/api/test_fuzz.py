@@ -26,7 +26,8 @@ from storage.interfaces import ModelRecord
 from tests.api.walk import UPLOAD, ids_of, openapi_document, operations
 from tests.api.world import Api, zip_archive
 
-CASES_OF_ONE_ROUTE = 20
+LONG = settings.get_current_profile_name() == "long"
+CASES_OF_ONE_ROUTE = 200 if LONG else 20
 CASES = 2000
 UNLIMITED = 10**9
 PARTS = (
@@ -200,7 +201,7 @@ document.config.generation.update(with_security_parameters=False, database="none
 @settings(
     max_examples=CASES_OF_ONE_ROUTE,
     deadline=None,
-    derandomize=True,
+    derandomize=not LONG,
     database=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=list(HealthCheck),

@@ -97,7 +97,7 @@ class Api:
                     key=key,
                 )
             )
-        key = manifest_key(claim.tenant, job_id)
+        key = manifest_key(claim.tenant, job_id, claim.attempt)
         manifest = Manifest(job_id=job_id, attempt=claim.attempt, artifacts=entries)
         self.gateway.artifacts.create(key, manifest.model_dump_json().encode())
         self.gateway.jobs.succeed(claim, key, {}, result_files(manifest))

@@ -270,7 +270,7 @@ def test_an_artifact_cannot_name_a_place_outside_the_folder(
     service: Service, dataset: Path, tmp_path: Path
 ) -> None:
     client, job = finished(service, dataset)
-    key = manifest_key("acme", job.id)
+    key = manifest_key("acme", job.id, 1)
     artifacts = service.workplace.artifacts
     forged = artifacts.get(key).replace(b'"report.html"', b'"../report.html"')
     artifacts.put_stream(key, [forged])

@@ -7,7 +7,7 @@ import pytest
 
 from client import uploads
 from client.errors import Refused, Unavailable
-from client.uploads import Source
+from client.uploads import Addresses, Source
 from schemas.files import FilePurpose
 from schemas.uploads import MIN_PART
 from tests.client.conftest import Service
@@ -61,6 +61,27 @@ def test_a_new_client_sends_only_what_the_dead_one_had_not(service: Service, lar
     assert service.workplace.artifacts.get(key) == large.read_bytes()
 
 
+def asked_for_addresses(service: Service) -> int:
+    paths = [request.url.path for request in service.wire.seen]
+    return sum(path.endswith("/part_urls") for path in paths)
+
+
+def test_addresses_come_in_batches_and_a_failed_try_gets_a_new_one(
+    service: Service, large: Path
+) -> None:
+    failed: list[str] = []
+
+    def fails_once(request: httpx2.Request) -> None:
+        if request.url.path.endswith("/parts/2") and not failed:
+            failed.append(request.url.path)
+            raise httpx2.ConnectError("dead")
+
+    service.wire.before = fails_once
+    service.client().upload(large, part_size=MIN_PART)
+    assert set(puts(service)) == set(range(1, PARTS + 1))
+    assert asked_for_addresses(service) == 2
+
+
 def test_a_completion_whose_answer_was_lost_is_not_repeated_as_another_file(
     service: Service, large: Path
 ) -> None:
@@ -84,7 +105,7 @@ def test_a_file_that_changed_under_the_upload_is_refused_and_starts_anew(
 
     client = service.client()
     upload = uploads._begin_or_resume(client, source, remembered, MIN_PART)
-    uploads._send_part(client, source, upload, 1)
+    uploads._send_part(client, source, upload, 1, Addresses(client, upload.id, [1]))
     with large.open("r+b") as file:
         file.seek(100)
         file.write(b"changed")

@@ -101,4 +101,4 @@ def test_jobs_begin_after_the_database_is_ready(compose):
 
 
 def test_a_worker_has_time_to_save_its_job(compose):
-    assert compose["services"]["worker-gpu"]["stop_grace_period"] == "3m0s"
+    assert compose["services"]["worker-gpu"]["stop_grace_period"] == "4m0s"

@@ -1,23 +1,31 @@
 import hashlib
+import itertools
 import json
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
+from disp_engine.__main__ import COURTESY
 from schemas.artifacts import Manifest
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus, StageName, StepStatus
-from storage.keys import manifest_key
+from storage.artifacts import MemoryArtifactStore
+from storage.errors import StoreAway
+from storage.interfaces import StoredBlob
+from storage.keys import manifest_key, upload_key
 from tests.workers.conftest import DATA, TENANT, Bench
 from workers.context import Outcome
 from workers.engine_process import EngineProcess
 from workers.publication import publish
-from workers.supervisor import Workplace, supervise
+from workers.supervisor import ENGINE_COMMAND, Workplace, supervise
 
 Wait = Callable[[Callable[[], bool]], None]
 
@@ -27,7 +35,9 @@ def run(bench: Bench, script: str, stop: threading.Event | None = None) -> Outco
 
 
 def manifest(bench: Bench) -> Manifest:
-    data = bench.workplace.artifacts.get(manifest_key(TENANT, bench.job_id))
+    key = bench.store.published_manifest(TENANT, bench.job_id)
+    assert key is not None
+    data = bench.workplace.artifacts.get(key)
     return Manifest.model_validate_json(data)
 
 
@@ -149,12 +159,12 @@ def test_done_without_output_fails_the_job_and_publishes_nothing(bench: Bench) -
     assert run(bench, "lie") is Outcome.FAILED
     job = bench.job()
     assert job.error is not None and job.error.code == "engine_error"
-    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id))
+    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id, 1))
 
 
 def test_output_without_done_is_not_believed(bench: Bench) -> None:
     assert run(bench, "leave_silently") is Outcome.ENGINE_LOST
-    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id))
+    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id, 1))
 
 
 def test_a_helper_that_outlives_its_engine_does_not_hold_up_the_job(bench: Bench) -> None:
@@ -255,7 +265,7 @@ def test_an_attempt_that_lost_its_lease_kills_the_engine_and_publishes_nothing(
         outcome = supervise(claim, bench.running("work_until_asked"), threading.Event())
     assert outcome is Outcome.LEASE_LOST
     assert bench.job().attempt == 2 and bench.job().status is JobStatus.VALIDATING_FILES
-    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id))
+    assert not bench.workplace.artifacts.exists(manifest_key(TENANT, bench.job_id, 1))
 
 
 def test_an_engine_that_falls_silent_for_too_long_is_lost(bench: Bench) -> None:
@@ -278,22 +288,24 @@ def test_a_job_whose_manifest_exists_is_finished_without_running_the_engine_agai
     assert bench.job().attempt == 2 and manifest(bench).attempt == 1
 
 
-def test_the_loser_of_two_publications_adopts_the_winners_manifest(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+def test_a_publication_that_comes_too_late_leaves_the_winners_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    rival = Manifest(job_id=bench.job_id, attempt=99, artifacts=[])
+    place = bench.running("succeed")
+    settings = place.settings.model_copy(update={"work_dir": tmp_path / "elsewhere"})
 
-    def publish_after_a_rival(artifacts, out_dir, context):  # type: ignore[no-untyped-def]
-        ours = publish(artifacts, out_dir, context)
-        entries = [entry.model_copy() for entry in ours.manifest.artifacts]
-        artifacts.delete(ours.key)
-        won = rival.model_copy(update={"artifacts": entries})
-        artifacts.create(ours.key, won.model_dump_json().encode())
-        return publish(artifacts, out_dir, context)
+    def publish_too_late(artifacts, out_dir, context):  # type: ignore[no-untyped-def]
+        monkeypatch.setattr("workers.supervisor.publish", publish)
+        winner = supervise(bench.claim(), replace(place, settings=settings), threading.Event())
+        assert winner is Outcome.SUCCEEDED
+        unaware = SimpleNamespace(claim=context.claim, check=lambda: None)
+        return publish(artifacts, out_dir, unaware)
 
-    monkeypatch.setattr("workers.supervisor.publish", publish_after_a_rival)
-    assert run(bench, "succeed") is Outcome.SUCCEEDED
-    assert manifest(bench).attempt == 99
+    monkeypatch.setattr("workers.supervisor.publish", publish_too_late)
+    assert supervise(bench.claim(), place, threading.Event()) is Outcome.LEASE_LOST
+    late = bench.workplace.artifacts.get(manifest_key(TENANT, bench.job_id, 1))
+    assert Manifest.model_validate_json(late).attempt == 1
+    assert manifest(bench).attempt == 2 and bench.job().status is JobStatus.SUCCEEDED
 
 
 def test_corrupted_bytes_of_an_upload_are_never_given_to_the_engine(bench: Bench) -> None:
@@ -325,3 +337,84 @@ def _ingested(bench: Bench) -> bool:
 def _once_ingested(bench: Bench, eventually: Wait, ask: Callable[[str, str], Job]) -> None:
     eventually(lambda: _ingested(bench))
     ask(TENANT, bench.job_id)
+
+
+class Flickering(MemoryArtifactStore):
+    """Away each first time that something is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[str] = set()
+
+    def open(self, key: str, *, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        self._once(f"open {key}")
+        return super().open(key, start=start, length=length)
+
+    def put_file(self, key: str, path: Path) -> StoredBlob:
+        self._once(f"put {key}")
+        return super().put_file(key, path)
+
+    def create(self, key: str, data: bytes) -> StoredBlob:
+        self._once(f"create {key}")
+        return super().create(key, data)
+
+    def _once(self, call: str) -> None:
+        if call not in self.asked:
+            self.asked.add(call)
+            raise StoreAway()
+
+
+def test_an_attempt_waits_for_an_artifact_store_that_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.patience.RETRY_S", 0.01)
+    place = replace(bench.running("succeed"), artifacts=Flickering())
+    (file_id,) = [file.id for file in bench.store.list_files(TENANT).data]
+    place.artifacts.put_stream(upload_key(TENANT, file_id), [DATA])
+    assert supervise(bench.claim(), place, threading.Event()) is Outcome.SUCCEEDED
+    assert bench.job().attempt == 1
+
+
+def test_an_attempt_outlives_a_database_that_is_away_for_a_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.patience.RETRY_S", 0.01)
+    store = type(bench.store)
+    for name in ("record", "succeed"):
+        monkeypatch.setattr(store, name, away_every_other_time(getattr(store, name)))
+    assert run(bench, "succeed") is Outcome.SUCCEEDED
+    assert bench.job().attempt == 1
+    assert {step.status for step in bench.job().steps[:2]} == {StepStatus.SUCCEEDED}
+
+
+def away_every_other_time(method: Callable[..., None]) -> Callable[..., None]:
+    calls = itertools.count()
+
+    def flickering(*given: object, **named: object) -> None:
+        if next(calls) % 2 == 0:
+            raise StoreAway()
+        method(*given, **named)
+
+    return flickering
+
+
+def test_an_attempt_waits_no_longer_than_it_may(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise StoreAway()
+
+    monkeypatch.setattr(type(bench.workplace.artifacts), "open", away)
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    assert run(bench, "succeed", stop) is Outcome.RELEASED
+    assert bench.job().status is JobStatus.QUEUED
+
+
+def test_the_engine_gives_way_to_whoever_answers_requests(tmp_path: Path, eventually: Wait) -> None:
+    engine = EngineProcess([*ENGINE_COMMAND, str(tmp_path)], log_path=tmp_path / "log")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        eventually(lambda: os.getpriority(os.PRIO_PROCESS, engine.pid) == min(own + COURTESY, 19))
+    finally:
+        engine.reap()

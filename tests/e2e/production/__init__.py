@@ -1,0 +1,1 @@
+"""A production deployment of real parts on one machine, and the chaos that it has to stand."""
