@@ -12,10 +12,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from torch import Tensor
+
 from disp_engine.context import RunContext
 from disp_engine.data.dataset import Dataset, content_sha256
 from disp_engine.defences.rewriting import Rewritten
 from disp_engine.defences.settings import DefenceSettings
+from disp_engine.detection.verdict import Verdict
 from disp_engine.errors import InvalidDatasetError, InvalidRequestError
 from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
@@ -41,7 +44,8 @@ class Purified:
     """What a defence makes of the dataset.
 
     `samples` are trained on; of these `rewritten` tells the new responses, by id. `removed` and
-    `failed` give the reason why a sample is not among them. `saliency` is for the report.
+    `failed` give the reason why a sample is not among them. `saliency` is for the report, and so is
+    `verdict`, which speaks of the usable samples in their order.
     """
 
     samples: list[Sample]
@@ -49,13 +53,14 @@ class Purified:
     removed: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     saliency: dict[str, Any] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
 
 @dataclass
 class Outcome:
     """What a run leaves: measurements, what became of the samples, and who fell out and why.
 
-    `kept` samples are in the output as they came.
+    `kept` samples are in the output as they came; `verdict` speaks of the `examined` samples.
     """
 
     before: dict[str, Any]
@@ -68,6 +73,8 @@ class Outcome:
     hashes: dict[str, str] = field(default_factory=dict)
     kept: list[Sample] = field(default_factory=list)
     removed: dict[str, str] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    examined: list[Sample] = field(default_factory=list)
 
 
 @dataclass
@@ -91,6 +98,7 @@ class Defence(ABC, Generic[S]):
     context: RunContext
     objective: Objective | None = None
     sharing: Sharing = field(default_factory=Alone)
+    base: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @abstractmethod
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
@@ -112,7 +120,7 @@ class Defence(ABC, Generic[S]):
 
     def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
         """Compromise, measure, purify, repair and measure again what `prepare` returned."""
-        base = snapshot(self.model)
+        self.base = snapshot(self.model)
         hashes = {"base_projector": projector_sha256(self.model.projector)}
         generation = self.generation(prepared)
         tuned = self.compromise(cache, prepared)
@@ -122,7 +130,7 @@ class Defence(ABC, Generic[S]):
         purified = self.purify(cache, prepared, generation)
         self._tell_quarantined(purified.failed)
         if self.settings.start == "base":
-            restore(self.model, base)
+            restore(self.model, self.base)
         self.repair(purified, cache)
         hashes["purified_projector"] = projector_sha256(self.model.projector)
         return Outcome(
@@ -136,6 +144,8 @@ class Defence(ABC, Generic[S]):
             hashes=hashes,
             kept=[s for s in purified.samples if s.id not in purified.rewritten],
             removed=purified.removed,
+            verdict=purified.verdict,
+            examined=prepared.usable,
         )
 
     def share(

@@ -109,12 +109,17 @@ class DefenceSettings:
 
 @dataclass(frozen=True)
 class DispSettings(DefenceSettings):
-    """Every knob of Algorithm 1, with the paper's defaults for LLaDA-V."""
+    """Every knob of Algorithm 1, with the paper's defaults for LLaDA-V.
+
+    `rewrite_above` None rewrites all samples, as the paper does; a number those whose suspicion is
+    higher, in deviations; auto those that the verdict flags, which is none in clean data.
+    """
 
     mask_ratio: float = 0.3
     probes: int = 6
     top_logits: int = 5
     masking: Literal["saliency", "random", "none"] = "saliency"
+    rewrite_above: float | Auto | None = None
 
     def check(self) -> None:
         """Refuse settings that cannot be run."""
@@ -123,6 +128,8 @@ class DispSettings(DefenceSettings):
             raise InvalidRequestError("hyperparameters: mask_ratio must lie in [0, 1].")
         if self.masking not in ("saliency", "random", "none"):
             raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
+        if self.rewrite_above is not None and self.masking == "none":
+            raise InvalidRequestError("hyperparameters: rewrite_above needs a masking.")
         self._check_positive("probes")
         if self.top_logits < 2:
             raise InvalidRequestError("hyperparameters: top_logits must be at least 2.")
