@@ -19,6 +19,7 @@ from disp_engine.defences.defence import Defence, Outcome, Purified
 from disp_engine.defences.rewriting import Rewriter, Rewritten
 from disp_engine.defences.settings import DefenceSettings, DispSettings
 from disp_engine.detection.examination import Examination
+from disp_engine.detection.findings import Findings, heat_maps, investigate
 from disp_engine.detection.interfaces import Evidence
 from disp_engine.detection.verdict import Verdict
 from disp_engine.interfaces import Generation
@@ -51,7 +52,7 @@ class DiSP(Defence[DispSettings]):
             rewritten={name: r for name, r in rewritten.items() if r.responses is not None},
             failed={r.id: r.failure for r in rewritten.values() if r.failure},
             saliency=saliency,
-            verdict=verdict,
+            findings=self._findings(rewriter, prepared, scores, verdict),
         )
 
     @property
@@ -92,6 +93,19 @@ class DiSP(Defence[DispSettings]):
         with self.stage("detect", inputs) as stage:
             examination = Examination(gather, self.settings.micro_batch, self.context)
             return examination.run(prepared.usable, stage)
+
+    def _findings(
+        self, rewriter: Rewriter, prepared: Prepared, scores: Stage | None, verdict: Verdict
+    ) -> Findings:
+        """The verdict with maps of the saliency, trigger and target."""
+        samples = prepared.usable
+        if scores is None:
+            return investigate(Findings(samples, verdict), self.training)
+        cut = self.settings.micro_batch
+        starts = range(0, len(samples), cut)
+        found = [s for start in starts for s in rewriter.saliency_at(start, scores)]
+        maps = heat_maps(self.model, rewriter.cache, samples, found.__getitem__)
+        return investigate(Findings(samples, verdict, maps), self.training)
 
     def share(
         self, cache: FeatureCache, prepared: Prepared, generation: Generation, tuned: Stage

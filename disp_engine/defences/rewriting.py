@@ -117,7 +117,7 @@ class Rewriter:
     def rewrite(
         self, samples: Sequence[Sample], scores: Stage | None, stage: Stage
     ) -> dict[str, Rewritten]:
-        """Rewrite what is chosen; `scores` is the finished saliency stage where masking needs it."""
+        """Rewrite what is chosen; `scores` is the finished saliency stage, where there is one."""
         self.rewrite_parts(samples, scores, stage)
         stage.finish()
         return {
