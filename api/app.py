@@ -25,6 +25,7 @@ from api.reconciler import Reconciler
 from api.samples.endpoints import router as samples
 from api.settings import GatewaySettings
 from api.uploads.endpoints import router as uploads
+from api.web.endpoints import router as pages
 from api.webhooks.endpoints import router as webhooks
 from storage.connect import open_artifact_store, open_job_store
 from storage.environment import read_secret_files
@@ -74,6 +75,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         fine_tuning,
         keys,
         webhooks,
+        pages,
     ):
         app.include_router(router)
     publish_problems(app)

@@ -33,6 +33,7 @@ from workers.context import Halted, JobContext, Outcome
 from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
 from workers.publication import BadOutput, Publication, adopt, publish, result_files
+from workers.samples import sample_entries
 from workers.settings import WorkerSettings
 from workers.shards import Hints, ShardDesk, forget_shards
 from workers.translate import Journal
@@ -115,6 +116,7 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
         try:
             publication = _attempt(context, workplace)
             files = result_files(publication.manifest)
+            store.index_samples(claim, sample_entries(workplace.artifacts, publication.manifest))
             store.succeed(claim, publication.key, publication.result, files)
             forget_shards(workplace.artifacts, claim)
             return Outcome.SUCCEEDED

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+MOST = 500
+"""Flagged responses in which phrases are looked for; they are counted in all."""
 LONGEST = 16
 """Words of a phrase that are looked at."""
 COMMON, RARE = 0.6, 0.1
@@ -39,21 +41,17 @@ class InferredTarget:
 
 def infer_target(flagged: Sequence[str], others: Sequence[str]) -> InferredTarget:
     """Find the phrase that tells flagged from other responses best; among equals the longest."""
-    here, there = _counts(flagged), _counts(others)
-    telling = [
-        gram
-        for gram, count in here.items()
-        if count >= COMMON * len(flagged) and there[gram] <= RARE * len(others)
+    some = flagged[:: -(-len(flagged) // MOST)] if flagged else []
+    common = [phrase for phrase, count in _counts(some).items() if count >= COMMON * len(some)]
+    found = [
+        InferredTarget(
+            phrase, _holding(flagged, phrase), len(flagged), _holding(others, phrase), len(others)
+        )
+        for phrase in common
     ]
-    if not telling:
-        return InferredTarget(None, 0, len(flagged), 0, len(others))
-
-    def merit(gram: tuple[str, ...]) -> tuple[float, int, tuple[str, ...]]:
-        wins = here[gram] / max(1, len(flagged)) - there[gram] / max(1, len(others))
-        return round(wins, 2), len(gram), gram
-
-    best = max(telling, key=merit)
-    return InferredTarget(" ".join(best), here[best], len(flagged), there[best], len(others))
+    telling = [target for target in found if target.others <= RARE * len(others)]
+    nothing = InferredTarget(None, 0, len(flagged), 0, len(others))
+    return max(telling, key=_merit, default=nothing)
 
 
 def telling_words(flagged: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -67,17 +65,28 @@ def telling_words(flagged: Sequence[str], others: Sequence[str]) -> list[str]:
     )
 
 
+def _merit(target: InferredTarget) -> tuple[float, int, str]:
+    wins = target.flagged / max(1, target.of_flagged) - target.others / max(1, target.of_others)
+    phrase = target.phrase or ""
+    return round(wins, 2), len(_words(phrase)), phrase
+
+
+def _holding(texts: Iterable[str], phrase: str) -> int:
+    """How many texts hold the phrase as whole words."""
+    return sum(f" {phrase} " in f" {' '.join(_words(text))} " for text in texts)
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"\S+", text)
 
 
-def _counts(texts: Iterable[str]) -> Counter[tuple[str, ...]]:
+def _counts(texts: Iterable[str]) -> Counter[str]:
     """In how many texts each run of words stands."""
-    found: Counter[tuple[str, ...]] = Counter()
+    found: Counter[str] = Counter()
     for text in texts:
         words = _words(text)
         grams = {
-            tuple(words[at : at + size])
+            " ".join(words[at : at + size])
             for size in range(1, min(LONGEST, len(words)) + 1)
             for at in range(len(words) - size + 1)
         }
