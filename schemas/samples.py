@@ -38,6 +38,8 @@ class Preview(Resource):
 class Sample(Resource):
     """One training sample: `original` and `purified` hold its responses, turn by turn.
 
+    `masked_tokens` are those hidden for each turn, of the `visual_tokens` of the last prompt.
+
     `score` is how suspicious it is, in deviations; `reasons` name the detectors that say so; `heat`
     is a map of the saliency over its first picture, rows of hexadecimal digits.
     """
@@ -50,7 +52,7 @@ class Sample(Resource):
     verdict: Verdict | None = None
     original: list[str] = Field(default_factory=list)
     purified: list[str] = Field(default_factory=list)
-    masked_tokens: int | None = None
+    masked_tokens: list[int] | int | None = None
     visual_tokens: int | None = None
     reason: str | None = None
     question: str | None = None

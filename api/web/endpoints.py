@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api import downloads
@@ -20,7 +20,9 @@ from storage.errors import NotFound
 from storage.interfaces import Shown
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
-Position = Annotated[int, Query(ge=0, le=2**53)]
+LARGEST = 2**53
+Position = Annotated[int, Path(ge=0, le=LARGEST)]
+After = Annotated[int | None, Query(ge=0, le=LARGEST)]
 FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
@@ -59,8 +61,10 @@ def sign_in(
 
 
 @router.post("/ui/sign-out")
-def sign_out() -> Response:
-    """End the session."""
+def sign_out(request: Request) -> Response:
+    """End the session, unless another site's page asks for it."""
+    if session.from_elsewhere(request):
+        return RedirectResponse(session.HOME, 303)
     return session.end()
 
 
@@ -95,7 +99,7 @@ def samples(
     tenant: Visitor,
     job_id: JobIdInPath,
     shown: Shown = Shown.ALL,
-    after: Position | None = None,
+    after: After = None,
 ) -> Response:
     """List samples, the most suspicious first; htmx asks for further rows alone."""
     entries, more = gateway.jobs.list_sample_entries(
@@ -121,7 +125,9 @@ def samples_csv(
 
 
 @router.get("/ui/jobs/{job_id}/samples/{position}")
-def sample(gateway: AnyGateway, tenant: Visitor, job_id: JobIdInPath, position: int) -> Response:
+def sample(
+    gateway: AnyGateway, tenant: Visitor, job_id: JobIdInPath, position: Position
+) -> Response:
     """Show one sample."""
     view = service.sample_view(gateway, tenant, job_id, position)
     verdict = gateway.jobs.get_job(tenant, job_id).result or {}
@@ -129,7 +135,9 @@ def sample(gateway: AnyGateway, tenant: Visitor, job_id: JobIdInPath, position: 
 
 
 @router.get("/ui/jobs/{job_id}/samples/{position}/picture")
-def picture(gateway: AnyGateway, tenant: Visitor, job_id: JobIdInPath, position: int) -> Response:
+def picture(
+    gateway: AnyGateway, tenant: Visitor, job_id: JobIdInPath, position: Position
+) -> Response:
     """Return a sample's small picture."""
     content, media_type = service.preview(gateway, tenant, job_id, position)
     return Response(content, headers=dict(HEADERS), media_type=media_type)

@@ -60,6 +60,12 @@ class SampleView:
     previous: int | None
     next: int | None
 
+    @property
+    def hidden(self) -> int | None:
+        """How many tokens were hidden for its first turn."""
+        masked = self.sample.masked_tokens
+        return masked[0] if isinstance(masked, list) and masked else None
+
 
 def job_view(gateway: Gateway, tenant: str, job_id: str) -> JobView:
     """Return what the page of a job shows."""
