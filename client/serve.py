@@ -5,6 +5,7 @@ Everything lies in one data folder: the database, the artifacts, the runner's wo
 first API key and `serve.json`, which tells clients the URL.
 """
 
+import base64
 import fcntl
 import json
 import os
@@ -12,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ WATCH_S = 0.1
 RUNNER_GRACE_S = 90.0
 GATEWAY_GRACE_S = 10.0
 MAX_LOSSES = "20"
+SIGNING_KEY = "DISP_SIGNING_KEY"
 
 
 class AlreadyServed(DispError):
@@ -57,11 +59,26 @@ class DataFolder:
         Somebody who kills processes here by hand is likelier than a job that kills its workers.
         """
         inherited = {k: v for k, v in os.environ.items() if k != "DISP_BROKER_URL"}
-        return {"DISP_MAX_LOSSES": MAX_LOSSES, **inherited} | {
-            "DISP_DATABASE_URL": self.database_url,
-            "DISP_ARTIFACTS_URL": f"file://{self.root / 'artifacts'}",
-            "DISP_WORK_DIR": str(self.root / "work"),
-        }
+        return (
+            {"DISP_MAX_LOSSES": MAX_LOSSES, **inherited}
+            | {
+                "DISP_DATABASE_URL": self.database_url,
+                "DISP_ARTIFACTS_URL": f"file://{self.root / 'artifacts'}",
+                "DISP_WORK_DIR": str(self.root / "work"),
+            }
+            | self._signing_key(inherited)
+        )
+
+    def _signing_key(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """This installation's own key, unless it is given another."""
+        if SIGNING_KEY in inherited or f"{SIGNING_KEY}_FILE" in inherited:
+            return {}
+        return {f"{SIGNING_KEY}_FILE": str(self.signing_key)}
+
+    @property
+    def signing_key(self) -> Path:
+        """By which reports are signed."""
+        return self.root / "signing.key"
 
     @property
     def logs(self) -> Path:
@@ -86,7 +103,7 @@ def serve(data: Path, host: str, port: int, announce: Callable[[str], None]) -> 
         folder.sweep()
         prepare(folder, announce)
         url = f"http://{host}:{listener.getsockname()[1]}"
-        announce(f"serving {url}, data and logs in {folder.root}")
+        announce(f"serving {url}, pages at {url}/ui, data and logs in {folder.root}")
         _keep_running(folder, listener, url, stop, announce)
 
 
@@ -102,6 +119,8 @@ def prepare(folder: DataFolder, announce: Callable[[str], None]) -> None:
         _write_private(path, key + "\n")
         announce(f"API key (kept in {path}): {key}")
     store.close()
+    if not folder.signing_key.exists():
+        _write_private(folder.signing_key, base64.b64encode(os.urandom(32)).decode() + "\n")
 
 
 def _keep_running(
