@@ -33,9 +33,9 @@ STATIC: Mapping[str, bytes] = {
 }
 
 
-def page(name: str, status: int = 200, **given: Any) -> HTMLResponse:
+def page(template: str, code: int = 200, /, **given: Any) -> HTMLResponse:
     """Render a template; every value is escaped."""
-    return HTMLResponse(environment.get_template(name).render(**given), status, dict(HEADERS))
+    return HTMLResponse(environment.get_template(template).render(**given), code, dict(HEADERS))
 
 
 def static_url(name: str) -> str:

