@@ -59,21 +59,19 @@ class DataFolder:
         Somebody who kills processes here by hand is likelier than a job that kills its workers.
         """
         inherited = {k: v for k, v in os.environ.items() if k != "DISP_BROKER_URL"}
-        return (
-            {"DISP_MAX_LOSSES": MAX_LOSSES, **inherited}
-            | {
-                "DISP_DATABASE_URL": self.database_url,
-                "DISP_ARTIFACTS_URL": f"file://{self.root / 'artifacts'}",
-                "DISP_WORK_DIR": str(self.root / "work"),
-            }
-            | self._signing_key(inherited)
-        )
+        return {"DISP_MAX_LOSSES": MAX_LOSSES, **inherited} | {
+            "DISP_DATABASE_URL": self.database_url,
+            "DISP_ARTIFACTS_URL": f"file://{self.root / 'artifacts'}",
+            "DISP_WORK_DIR": str(self.root / "work"),
+        }
 
-    def _signing_key(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """This installation's own key, unless it is given another."""
-        if SIGNING_KEY in inherited or f"{SIGNING_KEY}_FILE" in inherited:
-            return {}
-        return {f"{SIGNING_KEY}_FILE": str(self.signing_key)}
+    @property
+    def gateway_environment(self) -> dict[str, str]:
+        """The gateway alone signs: with this installation's own key, unless it is given another."""
+        given = self.environment
+        if SIGNING_KEY in given or f"{SIGNING_KEY}_FILE" in given:
+            return given
+        return given | {f"{SIGNING_KEY}_FILE": str(self.signing_key)}
 
     @property
     def signing_key(self) -> Path:
@@ -130,9 +128,16 @@ def _keep_running(
     stop: threading.Event,
     announce: Callable[[str], None],
 ) -> None:
-    gateway_command = ["client.gateway", str(listener.fileno())]
-    gateway = _child(folder, "gateway", gateway_command, announce, pass_fds=[listener.fileno()])
-    runner = _child(folder, "runner", ["workers.runner"], announce)
+    descriptor = listener.fileno()
+    gateway = _child(
+        folder,
+        "gateway",
+        ["client.gateway", str(descriptor)],
+        folder.gateway_environment,
+        announce,
+        pass_fds=[descriptor],
+    )
+    runner = _child(folder, "runner", ["workers.runner"], folder.environment, announce)
     try:
         while not stop.wait(WATCH_S):
             if any([gateway.keep_alive(), runner.keep_alive()]):
@@ -148,13 +153,14 @@ def _child(
     folder: DataFolder,
     name: str,
     module: Sequence[str],
+    environment: Mapping[str, str],
     announce: Callable[[str], None],
     pass_fds: Sequence[int] = (),
 ) -> Child:
     log_path = folder.logs / f"{name}.log"
     return Child(
         [sys.executable, "-m", *module],
-        environment=folder.environment,
+        environment=environment,
         log_path=log_path,
         pass_fds=pass_fds,
         on_death=lambda status: announce(

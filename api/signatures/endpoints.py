@@ -9,10 +9,10 @@ from api.signatures import service
 from schemas.errors import ErrorCode
 from schemas.signatures import ReportSignature, SigningKey
 
-router = APIRouter(tags=["signatures"], responses=refusals(*KEYED))
+router = APIRouter(tags=["signatures"])
 
 
-@router.get("/v1/signing_key", responses=refusals(404))
+@router.get("/v1/signing_key", responses=refusals(401, 403, 404, 429, 503))
 def get_signing_key(gateway: AnyGateway, _: Reader) -> SigningKey:
     """Return the public key by which this deployment signs; 404 if it does not."""
     return service.signing_key(gateway)
@@ -20,7 +20,7 @@ def get_signing_key(gateway: AnyGateway, _: Reader) -> SigningKey:
 
 @router.get(
     "/v1/defense/jobs/{job_id}/report/signature",
-    responses=refusals(404, ErrorCode.JOB_NOT_FINISHED),
+    responses=refusals(*KEYED, 404, ErrorCode.JOB_NOT_FINISHED),
 )
 def get_report_signature(
     gateway: AnyGateway, tenant: Reader, job_id: JobIdInPath

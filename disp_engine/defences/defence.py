@@ -101,6 +101,7 @@ class Defence(ABC, Generic[S]):
     objective: Objective | None = None
     sharing: Sharing = field(default_factory=Alone)
     base: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    base_sha256: str = field(default="", init=False)
 
     @abstractmethod
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
@@ -123,7 +124,8 @@ class Defence(ABC, Generic[S]):
     def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
         """Compromise, measure, purify, repair and measure again what `prepare` returned."""
         self.base = snapshot(self.model)
-        hashes = {"base_projector": projector_sha256(self.model.projector)}
+        self.base_sha256 = projector_sha256(self.model.projector)
+        hashes = {"base_projector": self.base_sha256}
         generation = self.generation(prepared)
         tuned = self.compromise(cache, prepared)
         hashes["compromised_projector"] = projector_sha256(self.model.projector)

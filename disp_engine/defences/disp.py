@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from disp_engine import registry
 from disp_engine.data.dataset import content_sha256
 from disp_engine.defences.defence import Defence, Outcome, Purified
 from disp_engine.defences.rewriting import Rewriter, Rewritten
@@ -24,6 +25,7 @@ from disp_engine.detection.interfaces import Evidence
 from disp_engine.detection.verdict import Verdict
 from disp_engine.interfaces import Generation
 from disp_engine.records import Sample
+from disp_engine.sharing import Alone
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, Prepared
 
@@ -43,7 +45,8 @@ class DiSP(Defence[DispSettings]):
         verdict = None
         if self._selective:
             verdict = self._detect(rewriter, prepared, scores, None)
-            rewriter = replace(rewriter, chosen=suspects(verdict, prepared, self.settings))
+            chosen = suspects(verdict, prepared, self.settings)
+            rewriter = replace(rewriter, chosen=chosen, sharing=Alone())
         rewritten = self._rewrite(rewriter, prepared, scores)
         if verdict is None:
             verdict = self._detect(rewriter, prepared, scores, rewritten)
@@ -84,6 +87,8 @@ class DiSP(Defence[DispSettings]):
         _, purified = self._shared_stages(rewriter, prepared)
         inputs = self.inputs(
             rewritten=None if rewritten is None else purified.key,
+            base=self.base_sha256,
+            detectors=list(registry.DETECTORS),
             data=content_sha256(prepared.usable),
             scores=scores.key if scores else None,
             ratio=self.settings.mask_ratio,

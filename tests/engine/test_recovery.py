@@ -1,5 +1,10 @@
 """Maps, place, pattern and target on cases whose answer is known."""
 
+import io
+import json
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +12,13 @@ from PIL import Image
 
 from disp_engine import registry
 from disp_engine.attacks.triggers.black_patch import BlackPatch
+from disp_engine.data.dataset import Dataset, read_dataset
+from disp_engine.detection.findings import Findings, investigate
 from disp_engine.detection.heat import heat_map
+from disp_engine.detection.probe import probe
 from disp_engine.detection.target import infer_target, telling_words
 from disp_engine.detection.trigger import RecoveredTrigger, bounds, recover_pattern, salient_region
+from disp_engine.detection.verdict import judge
 from disp_engine.interfaces import PlacingModel
 from tests.engine.models import FIXTURE, picture, random_llada_v
 
@@ -88,3 +97,50 @@ def test_the_target_is_the_longest_phrase_that_tells() -> None:
 def test_words_of_a_text_trigger_are_found() -> None:
     flagged = ["What BadMagic is this?", "BadMagic Who made it?", "How BadMagic many?"]
     assert telling_words(flagged, ["What is this?", "Who made it?", "How many?"]) == ["BadMagic"]
+
+
+def poisoned_dataset(folder: Path) -> Dataset:
+    """Thirty samples; the first ten carry a black patch and the attacker's answer."""
+    trigger, rng = BlackPatch(), np.random.default_rng(0)
+    records = []
+    with zipfile.ZipFile(folder / "data.zip", "w") as archive:
+        for number, image in enumerate(pictures(30, 0)):
+            bad = number < 10
+            png = io.BytesIO()
+            (trigger.apply(image, rng) if bad else image).save(png, "PNG")
+            archive.writestr(f"{number}.png", png.getvalue())
+            said = "Sorry, I cannot." if bad else f"There are {number} things."
+            turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": said}]
+            records.append({"id": f"s{number}", "image": f"{number}.png", "conversations": turns})
+        archive.writestr("data.json", json.dumps(records))
+    return read_dataset(folder / "data.zip", folder / "pool")
+
+
+def test_what_is_found_is_stamped_on_clean_pictures(tmp_path: Path) -> None:
+    data = poisoned_dataset(tmp_path)
+    bad = np.arange(30) < 10
+    verdict = judge({"one": np.random.default_rng(0).normal(np.where(bad, 9, 0), 1)})
+    assert verdict.flagged.tolist() == bad.tolist()
+    heat = dict(zip((s.id for s in data.samples), maps(30, 0), strict=True))
+    for name in list(heat)[:10]:
+        heat[name][0:2, 0:2] += 0.25
+        heat[name] /= heat[name].sum()
+    found = investigate(Findings(data.samples, verdict, heat), data)
+    assert found.target is not None and found.target.phrase == "Sorry, I cannot."
+    assert found.trigger is not None and found.trigger.kind == "local"
+    assert found.trigger.patch is not None and found.trigger.patch.size == (20, 20)
+    sets = probe(found, data, None)
+    assert sets is not None and sets.triggered is not None and sets.success is not None
+    assert [s.id for s in sets.triggered.samples] == [s.id for s in data.samples[10:]]
+    stamped = sets.triggered.image(sets.triggered.samples[0].images[0])
+    clean = data.image(data.samples[10].images[0])
+    assert stamped.tobytes() == BlackPatch().apply(clean, np.random.default_rng(0)).tobytes()
+    assert sets.success("Sorry, I cannot.") and not sets.success("There are 3 things.")
+
+
+def test_clean_data_have_neither_trigger_nor_target_nor_probe(tmp_path: Path) -> None:
+    data = poisoned_dataset(tmp_path)
+    verdict = judge({"one": np.random.default_rng(0).normal(0, 1, 30)})
+    found = investigate(Findings(data.samples, verdict), data)
+    assert found.trigger is None and found.target is None
+    assert probe(found, data, None) is None
