@@ -128,7 +128,7 @@ def test_what_is_found_is_stamped_on_clean_pictures(tmp_path: Path) -> None:
     found = investigate(Findings(data.samples, verdict, heat), data)
     assert found.target is not None and found.target.phrase == "Sorry, I cannot."
     assert found.trigger is not None and found.trigger.kind == "local"
-    assert found.trigger.patch is not None and found.trigger.patch.size == (20, 20)
+    assert found.trigger.patch is not None and found.trigger.patch.size == (6, 6)
     sets = probe(found, data, None)
     assert sets is not None and sets.triggered is not None and sets.success is not None
     assert [s.id for s in sets.triggered.samples] == [s.id for s in data.samples[10:]]
