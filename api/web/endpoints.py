@@ -109,7 +109,7 @@ def samples(
     if request.headers.get("hx-request") == "true":
         return page("_rows.html", **given)
     found = gateway.jobs.get_job(tenant, job_id)
-    return page("samples.html", job=found, filters=list(Shown), first=after is None, **given)
+    return page("samples.html", job=found, filters=list(Shown), **given)
 
 
 @router.get("/ui/jobs/{job_id}/samples.csv")
