@@ -84,4 +84,5 @@ def vote(column: Float[np.ndarray, " S"], two: GaussianMixture) -> Float[np.ndar
     small, large = int(two.weights_.argmin()), int(two.weights_.argmax())
     means, deviations = two.means_[:, 0], np.sqrt(two.covariances_[:, 0, 0])
     towards = np.sign(means[small] - means[large])
-    return towards * (column - means[large]) / max(deviations[large], 1e-12)
+    votes: np.ndarray = towards * (column - means[large]) / max(deviations[large], 1e-12)
+    return votes

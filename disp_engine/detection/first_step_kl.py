@@ -41,7 +41,8 @@ class FirstStepKL:
 
     def score(self, measured: Float[np.ndarray, "S 1"]) -> Float[np.ndarray, " S"]:
         """Its logarithm, whose tail is light."""
-        return np.log(measured[:, 0] + SMALLEST)
+        logarithm: np.ndarray = np.log(measured[:, 0] + SMALLEST)
+        return logarithm
 
 
 def divergence(logits: Float[Tensor, "T V"], others: Float[Tensor, "T V"]) -> float:

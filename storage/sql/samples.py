@@ -50,7 +50,7 @@ class SqlSamples(SqlBackend):
                 last = session.get(SampleRow, (job_id, after))
                 if last is None:
                     raise NotFound(str(after))
-                query = query.where(key < tuple_(last.score, last.back))  # type: ignore[arg-type]
+                query = query.where(key < tuple_(last.score, last.back))
             query = query.order_by(SampleRow.score.desc(), SampleRow.back.desc())
             rows = session.scalars(query.limit(limit + 1)).all()
         return [_entry(row) for row in rows[:limit]], len(rows) > limit
@@ -66,7 +66,7 @@ class SqlSamples(SqlBackend):
             here = session.get(SampleRow, (job_id, position))
             if here is None:
                 raise NotFound(str(position))
-            at = tuple_(here.score, here.back)  # type: ignore[arg-type]
+            at = tuple_(here.score, here.back)
             rising = query.where(key > at).order_by(SampleRow.score, SampleRow.back)
             falling = query.where(key < at).order_by(SampleRow.score.desc(), SampleRow.back.desc())
             before = session.scalars(rising.limit(1)).one_or_none()
@@ -87,8 +87,9 @@ def _filter(shown: Shown) -> list[ColumnElement[bool]]:
         return []
     if shown is Shown.FLAGGED:
         return [SampleRow.flagged.is_(True)]
-    column = SampleRow.verdict if shown in (Shown.CHANGED, Shown.UNCHANGED) else SampleRow.status
-    return [column == shown.value]
+    if shown in (Shown.CHANGED, Shown.UNCHANGED):
+        return [SampleRow.verdict == shown.value]
+    return [SampleRow.status == shown.value]
 
 
 def _columns(job_id: str, entry: SampleEntry) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def job_id(service: Service, dataset: Path, request_for: Callable[..., object]) 
 
 def sign_with(service: Service, monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
     """Give the gateway of the test a key."""
-    state = service.wire.inner.app.app.state  # type: ignore[attr-defined]
+    state = service.wire.inner.app.state  # type: ignore[attr-defined]
     monkeypatch.setattr(state, "gateway", replace(state.gateway, signer=Signer(seed)))
 
 
