@@ -46,11 +46,11 @@ def surprises(
     given: Sequence[Int[Tensor, " _"]],
     evidence: Evidence,
 ) -> Float[np.ndarray, " B"]:
-    """-log p of each response's tokens, mean over those of them that a response has room for."""
-    length, found = evidence.generation.length, []
+    """-log p of each response's tokens, mean over those in the first block."""
+    how, found = (evidence.generation.length, evidence.rows, evidence.seed), []
     for at in range(0, len(prompts), AT_ONCE):
         part = slice(at, at + AT_ONCE)
-        step = model.first_step(prompts[part], length, length, evidence.seed)
+        step = model.first_step(prompts[part], *how)
         rows = step.logits.shape[1] // step.starts
         for logits, ids in zip(step.logits, given[part], strict=True):
             found.append(surprise(logits.view(step.starts, rows, -1), ids))
