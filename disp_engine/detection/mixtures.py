@@ -4,8 +4,11 @@ Methods that split attention statistics (BYE, TCAP) stand on these; a mixture of
 two groups, so each asks here whether there are two.
 """
 
+import warnings
+
 import numpy as np
 from jaxtyping import Float
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 FEWEST = 8
@@ -17,7 +20,9 @@ MOST = 4096
 def mixture(values: Float[np.ndarray, " S"], components: int) -> GaussianMixture:
     """Fit a mixture to finite numbers."""
     thinned = values[:: -(-len(values) // MOST)]
-    return GaussianMixture(components, random_state=0, reg_covar=1e-12).fit(thinned[:, None])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # BIC judges what it came to
+        return GaussianMixture(components, random_state=0, reg_covar=1e-12).fit(thinned[:, None])
 
 
 def separation(two: GaussianMixture) -> float:
