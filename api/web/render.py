@@ -10,6 +10,8 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from api.web.detectors import meaning
+
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -48,6 +50,11 @@ def moment(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return f"{datetime.fromtimestamp(seconds, UTC):%d %b %Y, %H:%M} UTC"
+
+
+def clock(seconds: float) -> str:
+    """The same to the second and without the year, for lists."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%d %b, %H:%M:%S}"
 
 
 def iso(seconds: float) -> str:
@@ -103,6 +110,7 @@ environment = Environment(
     undefined=StrictUndefined,
 )
 environment.filters |= {
-    function.__name__: function for function in (moment, iso, span, words, rate, chance, pretty)
+    function.__name__: function
+    for function in (moment, clock, iso, span, words, rate, chance, pretty, meaning)
 }
 environment.globals["static"] = static_url

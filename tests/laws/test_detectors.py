@@ -131,3 +131,9 @@ def test_the_untuned_model_is_tuned_again_even_when_something_fails(evidence: Ev
     assert projector_sha256(evidence.model.projector)
     for name, weights in snapshot(evidence.model).items():
         assert (weights == before[name]).all()
+
+
+def test_pages_say_what_it_means(name: str) -> None:
+    from api.web.detectors import MEANINGS
+
+    assert name in MEANINGS, "law: a reason is a sentence"

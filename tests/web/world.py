@@ -179,6 +179,9 @@ def finish(api: Api, claim: Claim, artifacts: dict[str, bytes] | None = None) ->
     key = manifest_key(claim.tenant, claim.job_id)
     api.gateway.artifacts.create(key, manifest.model_dump_json().encode())
     jobs = api.gateway.jobs
+    for status in (StepStatus.RUNNING, StepStatus.SUCCEEDED):
+        steps = [StepUpdate(name, status) for name in StageName]
+        jobs.record(claim, steps=steps)
     jobs.index_samples(claim, sample_entries(api.gateway.artifacts, manifest))
     told = {name: REPORT[name] for name in ("evaluation", "samples", "verdict")}
     jobs.succeed(claim, key, told, result_files(manifest))
