@@ -22,7 +22,8 @@ def compare(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
         return [Piece(before, False)], [Piece(after, False)]
     left: list[Piece] = []
     right: list[Piece] = []
-    matcher = difflib.SequenceMatcher(a=old, b=new, autojunk=False)
+    plain = ([word.strip() for word in words] for words in (old, new))
+    matcher = difflib.SequenceMatcher(None, *plain, autojunk=False)
     for kind, i, j, k, m in matcher.get_opcodes():
         if i < j:
             left.append(Piece("".join(old[i:j]), kind != "equal"))
@@ -33,4 +34,4 @@ def compare(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
 
 def _words(text: str) -> list[str]:
     """Words with the white space behind them."""
-    return re.findall(r"\s*\S+\s*|\s+", text)
+    return re.findall(r"\S+\s*|\s+", text)
