@@ -24,7 +24,10 @@ from api.rates import open_rate_limit
 from api.reconciler import Reconciler
 from api.samples.endpoints import router as samples
 from api.settings import GatewaySettings
+from api.signatures.endpoints import router as signatures
+from api.signatures.service import Signer
 from api.uploads.endpoints import router as uploads
+from api.web.endpoints import router as pages
 from api.webhooks.endpoints import router as webhooks
 from storage.connect import open_artifact_store, open_job_store
 from storage.environment import read_secret_files
@@ -74,6 +77,8 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         fine_tuning,
         keys,
         webhooks,
+        signatures,
+        pages,
     ):
         app.include_router(router)
     publish_problems(app)
@@ -111,6 +116,7 @@ def open_gateway(settings: GatewaySettings) -> Gateway:
         egress=Egress(allow_local=settings.webhooks_allow_local),
         rates=open_rate_limit(settings.max_requests_per_minute, settings.broker_url),
         max_unfinished_jobs=settings.max_unfinished_jobs,
+        signer=Signer(settings.signing_key) if settings.signing_key else None,
     )
 
 

@@ -1,7 +1,7 @@
 """What every request may reach: the stores, the queue and the way out."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -9,6 +9,9 @@ from api.queue import JobQueue
 from api.rates import RateLimit
 from storage.interfaces import ArtifactStore, JobStore
 from storage.webhooks.egress import Egress
+
+if TYPE_CHECKING:
+    from api.signatures.service import Signer
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Gateway:
     egress: Egress
     rates: RateLimit
     max_unfinished_jobs: int
+    signer: "Signer | None" = None
 
 
 def _gateway(request: Request) -> Gateway:

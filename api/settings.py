@@ -20,3 +20,5 @@ class GatewaySettings(BaseSettings):
     reconcile_s: float = Field(default=10.0, gt=0)
     max_losses: int = Field(default=3, ge=1)
     webhooks_allow_local: bool = False
+    signing_key: str | None = None
+    """Base64 of the 32 bytes of an Ed25519 key, by which reports are signed."""

@@ -20,6 +20,8 @@ from client.config import DATA_FOLDER, MODEL, NotConfigured, find_connection
 from client.errors import Broken, DispError, JobFailed, NotAuthorised, ServiceError, Unavailable
 from client.keys import app as keys
 from client.models import export, models
+from client.report import NotGenuine
+from client.report import app as report
 from client.sdk import Client
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus
@@ -51,6 +53,7 @@ app.add_typer(models, name="models")
 app.command()(export)
 
 app.add_typer(keys, name="keys")
+app.add_typer(report, name="report")
 
 Url = Annotated[str | None, typer.Option(help="The service's URL (DISP_URL).")]
 ApiKey = Annotated[str | None, typer.Option(help="The API key (DISP_API_KEY).")]
@@ -657,7 +660,7 @@ def exit_code(error: DispError) -> int:
             return NOT_AUTHORISED
         case Unavailable() | Broken():
             return UNAVAILABLE
-        case ServiceError():
+        case ServiceError() | NotGenuine():
             return REFUSED
         case _:
             return UNAVAILABLE

@@ -32,6 +32,7 @@ from schemas.models import Model
 from schemas.reports import Report
 from schemas.requests import DefenseJobCreate
 from schemas.samples import Sample, SampleStatus, Verdict
+from schemas.signatures import ReportSignature, SigningKey
 from schemas.wire import Page
 
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -285,6 +286,25 @@ class Client:
     def report(self, job_id: str) -> Report:
         """The report of a succeeded job."""
         return _parse(Report, self._get(f"/v1/defense/jobs/{job_id}/report"))
+
+    def report_page(self, job_id: str) -> str:
+        """The report of a succeeded job as one HTML page."""
+        path = f"/v1/defense/jobs/{job_id}/report"
+        headers = {"Accept": "text/html"}
+        return self._answered(lambda: self._http.get(path, headers=headers)).text
+
+    def report_bytes(self, job_id: str) -> bytes:
+        """The report as it was published, byte for byte: this is what is signed."""
+        return self._get(f"/v1/defense/jobs/{job_id}/report").content
+
+    def report_signature(self, job_id: str) -> ReportSignature:
+        """The deployment's signature of the report."""
+        path = f"/v1/defense/jobs/{job_id}/report/signature"
+        return _parse(ReportSignature, self._get(path))
+
+    def signing_key(self) -> SigningKey:
+        """The public key by which this deployment signs."""
+        return _parse(SigningKey, self._get("/v1/signing_key"))
 
     def fetch(self, job_id: str, folder: Path) -> list[Path]:
         """Download every artifact into `folder`, going on where an earlier call was cut off."""

@@ -5,6 +5,7 @@ Everything lies in one data folder: the database, the artifacts, the runner's wo
 first API key and `serve.json`, which tells clients the URL.
 """
 
+import base64
 import fcntl
 import json
 import os
@@ -12,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ WATCH_S = 0.1
 RUNNER_GRACE_S = 90.0
 GATEWAY_GRACE_S = 10.0
 MAX_LOSSES = "20"
+SIGNING_KEY = "DISP_SIGNING_KEY"
 
 
 class AlreadyServed(DispError):
@@ -64,6 +66,19 @@ class DataFolder:
         }
 
     @property
+    def gateway_environment(self) -> dict[str, str]:
+        """The gateway alone signs: with this installation's own key, unless it is given another."""
+        given = self.environment
+        if SIGNING_KEY in given or f"{SIGNING_KEY}_FILE" in given:
+            return given
+        return given | {f"{SIGNING_KEY}_FILE": str(self.signing_key)}
+
+    @property
+    def signing_key(self) -> Path:
+        """By which reports are signed."""
+        return self.root / "signing.key"
+
+    @property
     def logs(self) -> Path:
         """One file for each process."""
         return self.root / "logs"
@@ -86,7 +101,7 @@ def serve(data: Path, host: str, port: int, announce: Callable[[str], None]) -> 
         folder.sweep()
         prepare(folder, announce)
         url = f"http://{host}:{listener.getsockname()[1]}"
-        announce(f"serving {url}, data and logs in {folder.root}")
+        announce(f"serving {url}, pages at {url}/ui, data and logs in {folder.root}")
         _keep_running(folder, listener, url, stop, announce)
 
 
@@ -102,6 +117,8 @@ def prepare(folder: DataFolder, announce: Callable[[str], None]) -> None:
         _write_private(path, key + "\n")
         announce(f"API key (kept in {path}): {key}")
     store.close()
+    if not folder.signing_key.exists():
+        _write_private(folder.signing_key, base64.b64encode(os.urandom(32)).decode() + "\n")
 
 
 def _keep_running(
@@ -111,9 +128,16 @@ def _keep_running(
     stop: threading.Event,
     announce: Callable[[str], None],
 ) -> None:
-    gateway_command = ["client.gateway", str(listener.fileno())]
-    gateway = _child(folder, "gateway", gateway_command, announce, pass_fds=[listener.fileno()])
-    runner = _child(folder, "runner", ["workers.runner"], announce)
+    descriptor = listener.fileno()
+    gateway = _child(
+        folder,
+        "gateway",
+        ["client.gateway", str(descriptor)],
+        folder.gateway_environment,
+        announce,
+        pass_fds=[descriptor],
+    )
+    runner = _child(folder, "runner", ["workers.runner"], folder.environment, announce)
     try:
         while not stop.wait(WATCH_S):
             if any([gateway.keep_alive(), runner.keep_alive()]):
@@ -129,13 +153,14 @@ def _child(
     folder: DataFolder,
     name: str,
     module: Sequence[str],
+    environment: Mapping[str, str],
     announce: Callable[[str], None],
     pass_fds: Sequence[int] = (),
 ) -> Child:
     log_path = folder.logs / f"{name}.log"
     return Child(
         [sys.executable, "-m", *module],
-        environment=folder.environment,
+        environment=environment,
         log_path=log_path,
         pass_fds=pass_fds,
         on_death=lambda status: announce(

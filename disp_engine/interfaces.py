@@ -150,3 +150,12 @@ class AttendingModel(DiffusionModel, MaskedDenoiser, Protocol):
     ) -> Float[Tensor, "B N H R L"]:
         """Attention weights from `rows` to every position, in each of N layers and H heads."""
         ...
+
+
+@runtime_checkable
+class PlacingModel(DiffusionModel, Protocol):
+    """A model that knows where on a picture its visual tokens look."""
+
+    def places(self, picture: VisualFeatures) -> Float[Tensor, "T 4"]:
+        """Left, top, right, bottom of each token's part, as shares; nan for one of no part."""
+        ...

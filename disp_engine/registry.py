@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from disp_engine.attacks.interfaces import Target, TextTrigger, Trigger
     from disp_engine.defences.defence import Defence
+    from disp_engine.detection.interfaces import Detector
     from disp_engine.interfaces import DiffusionModel
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -71,6 +72,16 @@ DEFENCES: Mapping[str, str] = {
     "clean_subset": "disp_engine.defences.clean_subset:CleanSubset",
 }
 """Defences by the `type` of a request's method."""
+
+DETECTORS: Mapping[str, str] = {
+    "response_disagreement": "disp_engine.detection.response_disagreement:ResponseDisagreement",
+    "first_step_kl": "disp_engine.detection.first_step_kl:FirstStepKL",
+    "saliency_concentration": "disp_engine.detection.saliency_concentration:SaliencyConcentration",
+    "attention_entropy": "disp_engine.detection.attention_entropy:AttentionEntropy",
+    "attention_share": "disp_engine.detection.attention_share:AttentionShare",
+    "response_likelihood": "disp_engine.detection.response_likelihood:ResponseLikelihood",
+}
+"""Detectors of poisoned samples; a run asks all whose needs it can meet."""
 
 
 def resolve(target: str) -> Any:
@@ -128,6 +139,12 @@ def text_trigger(name: str, options: Mapping[str, Any] | None = None) -> "TextTr
 def target(name: str, options: Mapping[str, Any] | None = None) -> "Target":
     """Build an attack target; `options` stand in place of its defaults."""
     found: Target = _build(TARGETS, "target", name, options)
+    return found
+
+
+def detector(name: str) -> "Detector":
+    """Build a detector."""
+    found: Detector = _build(DETECTORS, "detector", name, None)
     return found
 
 

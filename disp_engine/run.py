@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from disp_engine import registry
 from disp_engine.context import RunContext
-from disp_engine.data.dataset import Dataset, read_dataset
+from disp_engine.data.dataset import IMAGE_MARK, Dataset, read_dataset
 from disp_engine.data.writer import purified_record, write_dataset
 from disp_engine.defences.defence import Outcome
 from disp_engine.defences.rewriting import Rewritten
@@ -24,6 +24,7 @@ from disp_engine.records import Sample
 from disp_engine.report.build import build_report
 from disp_engine.report.log import StageLog
 from disp_engine.report.page import write_page
+from disp_engine.report.previews import write_previews
 from disp_engine.sharing import Alone, Sharing
 from disp_engine.spec import RunSpec
 
@@ -93,42 +94,77 @@ def _write(
 
 
 def _write_data(training: Dataset, outcome: Outcome, folder: Path) -> None:
-    kept, lines = [], []
+    kept = _surviving(training, outcome)
+    used = {image for sample, _ in kept for image in sample.images}
+    write_dataset(training, [record for _, record in kept], used, folder)
+    lines = [*_lines(training, outcome), *_fallen_lines(outcome)]
+    _add_findings(lines, training, outcome, folder)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / "samples.jsonl").write_text(text, encoding="utf-8")
+
+
+def _surviving(training: Dataset, outcome: Outcome) -> list[tuple[Sample, dict[str, Any]]]:
+    """The samples of the output with the records that stand there."""
+    unchanged = {sample.id for sample in (*outcome.passed_through, *outcome.kept)}
+    found = []
+    for sample in training.samples:
+        done = outcome.rewritten.get(sample.id)
+        if done and done.responses is not None:
+            found.append((sample, purified_record(sample, done.responses)))
+        elif sample.id in unchanged:
+            found.append((sample, dict(sample.record)))
+    return found
+
+
+def _lines(training: Dataset, outcome: Outcome) -> Iterator[dict[str, Any]]:
     passed = {sample.id for sample in outcome.passed_through}
     untouched = {sample.id for sample in outcome.kept}
     for sample in training.samples:
         done = outcome.rewritten.get(sample.id)
         if done and done.responses is not None:
-            kept.append((sample, purified_record(sample, done.responses)))
-            lines.append(_rewritten_line(sample, done))
+            yield _rewritten_line(sample, done)
         elif sample.id in passed:
-            kept.append((sample, dict(sample.record)))
-            lines.append({"id": sample.id, "status": "passed_through"})
+            yield {"id": sample.id, "status": "passed_through"}
         elif sample.id in untouched:
-            kept.append((sample, dict(sample.record)))
-            lines.append({"id": sample.id, "status": "kept"})
-    lines += [
-        {"id": name, "status": "quarantined", "reason": reason}
-        for name, reason in outcome.quarantined.items()
-    ]
-    lines += [
-        {"id": name, "status": "removed", "reason": reason}
-        for name, reason in outcome.removed.items()
-    ]
-    used = {image for sample, _ in kept for image in sample.images}
-    write_dataset(training, [record for _, record in kept], used, folder)
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (folder / "samples.jsonl").write_text(text, encoding="utf-8")
+            yield {"id": sample.id, "status": "kept"} | _said(sample)
+
+
+def _fallen_lines(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    for status, reasons in (("quarantined", outcome.quarantined), ("removed", outcome.removed)):
+        for name, reason in reasons.items():
+            yield {"id": name, "status": status, "reason": reason}
+
+
+def _add_findings(
+    lines: Sequence[dict[str, Any]], training: Dataset, outcome: Outcome, folder: Path
+) -> None:
+    """Put scores, reasons, map and preview of each sample into its line."""
+    found = outcome.findings
+    if found is None:
+        return
+    known = found.of_samples()
+    scores = {name: told["score"] for name, told in known.items() if told["score"] is not None}
+    previews = write_previews(training, training.samples, scores, folder / "previews.bin")
+    for line in lines:
+        line |= known.get(line["id"], {})
+        if line["id"] in previews:
+            line["preview"] = previews[line["id"]]
+    if found.trigger is not None and found.trigger.patch is not None:
+        found.trigger.patch.save(folder / "trigger.png")
+
+
+def _said(sample: Sample) -> dict[str, Any]:
+    question = sample.turns[0].text.replace(IMAGE_MARK, "").strip()
+    return {"question": question, "original": [turn.text for turn in sample.turns[1::2]]}
 
 
 def _rewritten_line(sample: Sample, done: Rewritten) -> dict[str, Any]:
-    originals = [turn.text for turn in sample.turns[1::2]]
-    purified = done.responses or []
+    said, purified = _said(sample), done.responses or []
     return {
         "id": sample.id,
         "status": "rewritten",
-        "changed": purified != originals,
-        "original": originals,
+        "changed": purified != said["original"],
+        **said,
         "purified": purified,
         "masked_tokens": done.masked,
         "visual_tokens": done.tokens,

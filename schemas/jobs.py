@@ -35,13 +35,14 @@ LEASED = WORKING | STOPPING
 
 
 class StageName(StrEnum):
-    """The stages of Algorithm 1, in the order in which they run."""
+    """The stages of Algorithm 1 and of detection, which comes first where it chooses samples."""
 
     INGEST = "ingest"
     FINE_TUNE = "fine_tune"
     EVALUATE_BEFORE = "evaluate_before"
     SALIENCY = "saliency"
     PURIFY = "purify"
+    DETECT = "detect"
     RETRAIN = "retrain"
     EVALUATE_AFTER = "evaluate_after"
     REPORT = "report"

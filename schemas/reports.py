@@ -1,6 +1,6 @@
 """The report of a defense job; `extra="allow"` because the engine may say more than we ask."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -65,6 +65,59 @@ class StageTime(ReportPart):
     reused: bool = False
 
 
+class DetectorFinding(ReportPart):
+    """What one detector says of the dataset; a `telling` one sees a group apart."""
+
+    p_value: float = Field(ge=0, le=1)
+    telling: bool
+
+
+class TargetFinding(ReportPart):
+    """What flagged responses share; `sentence` says it for people."""
+
+    phrase: str | None = None
+    sentence: str
+
+
+class TriggerFinding(ReportPart):
+    """The recovered trigger; `box` is left, top, right, bottom as shares of the picture.
+
+    Its pattern, if it has a steady one of `patch_size` pixels, is the artifact `trigger.png`.
+    """
+
+    kind: Literal["local", "global", "text", "unknown"]
+    box: tuple[float, float, float, float] | None = None
+    patch_size: tuple[int, int] | None = None
+    words: list[str] = Field(default_factory=list)
+
+
+class RecoveredSuccess(ReportPart):
+    """How often the recovered trigger makes the model say the inferred target."""
+
+    before: Rate | None = None
+    after: Rate | None = None
+    held_out: bool
+
+
+class VerdictReport(ReportPart):
+    """Whether the dataset is poisoned: `poisoned` if `p_value` is below `alpha`.
+
+    `alpha` is the false-alarm rate that is aimed at for clean data; samples whose score is above
+    `threshold` are flagged.
+    """
+
+    poisoned: bool
+    p_value: float = Field(ge=0, le=1)
+    alpha: float
+    threshold: float | None = None
+    flagged: int = Field(ge=0)
+    scored: int = Field(ge=0)
+    detectors: dict[str, DetectorFinding] = Field(default_factory=dict)
+    target: TargetFinding | None = None
+    trigger: TriggerFinding | None = None
+    recovered_asr: RecoveredSuccess | None = None
+
+
 class Report(ReportPart):
     """`report.json`: what the defence did, what it measured, and with which settings."""
 
@@ -77,4 +130,5 @@ class Report(ReportPart):
     versions: dict[str, Any]
     hashes: dict[str, Any]
     saliency: dict[str, Any] = Field(default_factory=dict)
+    verdict: VerdictReport | None = None
     content_sha256: str

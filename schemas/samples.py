@@ -13,6 +13,8 @@ class SampleStatus(StrEnum):
 
     REWRITTEN = "rewritten"
     PASSED_THROUGH = "passed_through"
+    KEPT = "kept"
+    REMOVED = "removed"
     QUARANTINED = "quarantined"
 
 
@@ -23,8 +25,24 @@ class Verdict(StrEnum):
     UNCHANGED = "unchanged"
 
 
+class Preview(Resource):
+    """A small picture: `bytes` from `offset` on in the artifact `previews.bin`."""
+
+    offset: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    type: Literal["image/png", "image/jpeg"]
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+
+
 class Sample(Resource):
-    """One training sample: `original` and `purified` hold its responses, turn by turn."""
+    """One training sample: `original` and `purified` hold its responses, turn by turn.
+
+    `masked_tokens` are those hidden for each turn, of the `visual_tokens` of the last prompt.
+
+    `score` is how suspicious it is, in deviations; `reasons` name the detectors that say so; `heat`
+    is a map of the saliency over its first picture, rows of hexadecimal digits.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -34,6 +52,12 @@ class Sample(Resource):
     verdict: Verdict | None = None
     original: list[str] = Field(default_factory=list)
     purified: list[str] = Field(default_factory=list)
-    masked_tokens: int | None = None
+    masked_tokens: list[int] | int | None = None
     visual_tokens: int | None = None
     reason: str | None = None
+    question: str | None = None
+    score: float | None = None
+    flagged: bool | None = None
+    reasons: list[str] = Field(default_factory=list)
+    heat: list[str] = Field(default_factory=list)
+    preview: Preview | None = None

@@ -264,6 +264,39 @@ class Turn:
     done: int
 
 
+class Shown(StrEnum):
+    """Which samples a list shows."""
+
+    ALL = "all"
+    FLAGGED = "flagged"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    REWRITTEN = "rewritten"
+    KEPT = "kept"
+    REMOVED = "removed"
+    QUARANTINED = "quarantined"
+    PASSED_THROUGH = "passed_through"
+
+
+@dataclass(frozen=True)
+class SampleEntry:
+    """What a list shows of a sample, and where its line lies in the job's `samples.jsonl`.
+
+    `said` and `says` are the beginnings of its first response, before and after.
+    """
+
+    position: int
+    sample_id: str
+    status: str
+    verdict: str | None
+    flagged: bool
+    score: float | None
+    start: int
+    bytes: int
+    said: str
+    says: str
+
+
 class KeyStore(Protocol):
     """API keys: `disp_<id>_<secret>`."""
 
@@ -450,6 +483,14 @@ class GatewayStore(Protocol):
         """Return metrics in the order of writing; `after` is the `last_id` of a page."""
         ...
 
+    def last_events(self, tenant: str, job_id: str, *, limit: int) -> Sequence[Event]:
+        """Return the newest events, the newest first."""
+        ...
+
+    def metric_curve(self, tenant: str, job_id: str, *, most: int) -> Sequence[Metric]:
+        """Return at most about `most` metrics, evenly spread over the job, the last among them."""
+        ...
+
     def published_manifest(self, tenant: str, job_id: str) -> str | None:
         """Return the key of a succeeded job's manifest, None while there is none."""
         ...
@@ -585,8 +626,45 @@ class ShardStore(Protocol):
         ...
 
 
-class WorkerStore(LeaseStore, ShardStore, Protocol):
-    """Jobs and their shards as a worker sees them."""
+class SampleWriter(Protocol):
+    """The part of a `SampleStore` that a worker needs."""
+
+    def index_samples(self, claim: Claim, entries: Iterable[SampleEntry]) -> None:
+        """Write what lists show, in place of an earlier attempt's; raises `LeaseLost`."""
+        ...
+
+
+class WorkerStore(LeaseStore, ShardStore, SampleWriter, Protocol):
+    """Jobs, their shards and their samples as a worker sees them."""
+
+
+class SampleStore(SampleWriter, Protocol):
+    """Samples of jobs that have ended, for lists; the whole truth is in `samples.jsonl`."""
+
+    def list_sample_entries(
+        self,
+        tenant: str,
+        job_id: str,
+        *,
+        shown: Shown = Shown.ALL,
+        after: int | None = None,
+        limit: int = 50,
+    ) -> tuple[Sequence[SampleEntry], bool]:
+        """Return up to `limit` entries, the most suspicious first, and whether there are more.
+
+        `after` is the position of the last one seen.
+        """
+        ...
+
+    def sample_neighbours(
+        self, tenant: str, job_id: str, position: int
+    ) -> tuple[int | None, int | None]:
+        """Return the positions before and after one, in the order of the whole list."""
+        ...
+
+    def get_sample_entry(self, tenant: str, job_id: str, position: int) -> SampleEntry:
+        """Return the entry at a position of the job's file, or raise `NotFound`."""
+        ...
 
 
 class WebhookStore(Protocol):
@@ -677,6 +755,7 @@ class JobStore(
     UploadStore,
     ModelStore,
     GatewayStore,
+    SampleStore,
     WorkerStore,
     WebhookStore,
     StatisticsStore,

@@ -115,4 +115,6 @@ def _result(artifacts: ArtifactStore, manifest: Manifest) -> dict[str, Any]:
     """What the job row says of its report."""
     entry = next(entry for entry in manifest.artifacts if entry.name == REPORT)
     report = Report.model_validate_json(artifacts.get(entry.key))
-    return report.model_dump(mode="json", include={"evaluation", "samples", "content_sha256"})
+    return report.model_dump(
+        mode="json", include={"evaluation", "samples", "verdict", "content_sha256"}
+    )

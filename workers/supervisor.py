@@ -34,6 +34,7 @@ from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
 from workers.patience import patiently
 from workers.publication import BadOutput, Publication, adopt, publish, result_files
+from workers.samples import sample_entries
 from workers.settings import WorkerSettings
 from workers.shards import Hints, ShardDesk, forget_shards
 from workers.translate import Journal
@@ -115,7 +116,7 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
     try:
         try:
             publication = _attempt(context, workplace)
-            _succeed(context, store, publication)
+            _succeed(context, workplace, publication)
             forget_shards(workplace.artifacts, claim)
             return Outcome.SUCCEEDED
         except _Failed as failure:
@@ -133,10 +134,17 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
         return Outcome.LEASE_LOST
 
 
-def _succeed(context: JobContext[Claim], store: WorkerStore, publication: Publication) -> None:
-    files = result_files(publication.manifest)
-    key, result = publication.key, publication.result
-    patiently(context, lambda: store.succeed(context.claim, key, result, files))
+def _succeed(
+    context: JobContext[Claim], workplace: Workplace, publication: Publication
+) -> None:
+    store, claim, manifest = workplace.store, context.claim, publication.manifest
+    key, result, files = publication.key, publication.result, result_files(manifest)
+
+    def work() -> None:
+        store.index_samples(claim, sample_entries(workplace.artifacts, manifest))
+        store.succeed(claim, key, result, files)
+
+    patiently(context, work)
 
 
 def _halt(store: WorkerStore, claim: Claim, outcome: Outcome) -> Outcome:

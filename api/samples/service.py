@@ -56,7 +56,7 @@ def find(gateway: Gateway, tenant: str, job_id: str, sample_id: str) -> Sample:
     for line in _lines(gateway, item.key, 0):
         record = json.loads(line)
         if record["id"] == sample_id:
-            return _resource(record)
+            return resource(record)
     raise NotFound(sample_id)
 
 
@@ -79,10 +79,11 @@ def _lines(gateway: Gateway, key: str, start: int) -> Iterator[bytes]:
 
 
 def _sample(line: bytes) -> Sample:
-    return _resource(json.loads(line))
+    return resource(json.loads(line))
 
 
-def _resource(record: dict[str, Any]) -> Sample:
+def resource(record: dict[str, Any]) -> Sample:
+    """Return a line of the file as clients see it."""
     changed = record.pop("changed", None)
     verdict = None if changed is None else Verdict.CHANGED if changed else Verdict.UNCHANGED
     return Sample(**record | {"verdict": verdict})

@@ -27,7 +27,8 @@ class Cell:
     `defence` is `clean` (tuned on data that were never poisoned), `none`, or one of DEFENCES.
     `mask_ratio` masks at inference, without any repair (Figure 2); `objective` names the loss of
     an attacker who controls the training; `measure` adds the runs of a dual trigger's parts, or
-    clean performance by kind of question.
+    clean performance by kind of question, or how well detection found the poisoned samples. `draw`
+    tells cells apart that differ in nothing but their data.
     """
 
     table: str
@@ -36,7 +37,8 @@ class Cell:
     start: Literal["compromised", "base"] = "compromised"
     mask_ratio: float | None = None
     objective: Literal["trojvlm", "vlood"] | None = None
-    measure: Literal["modality", "kinds"] | None = None
+    measure: Literal["modality", "kinds", "detection"] | None = None
+    draw: int = 0
 
     @property
     def case(self) -> tuple[str, str, float, str | None]:
@@ -61,3 +63,5 @@ class Size:
 FULL = Size()
 QUICK = Size(samples=48, test=8, hyperparameters={"epochs": 1, "retrain_epochs": 1})
 """Proves that every cell runs; its numbers mean nothing."""
+QUICK_CELLS: Mapping[str, int] = {"detection": 4, "false_alarms": 2}
+"""How many cells a quick run has, of tables whose cells are many and alike."""

@@ -105,8 +105,17 @@ def _also(row: Row) -> str:
     if "kinds" in row:
         shares = {k: v if isinstance(v, float) else share(v) for k, v in row["kinds"].items()}
         told += [f"{kind} {100 * v:.1f}" for kind, v in shares.items() if v is not None]
+    if "detection" in row:
+        told.append(_detection(row["detection"]))
     told += _attributions(row.get("modality", {}))
     return "; ".join(told)
+
+
+def _detection(found: Row) -> str:
+    areas = {**found["areas"], "together": found["auroc"]}
+    told = [f"{name} {area:.3f}" for name, area in areas.items() if area is not None]
+    verdict = "poisoned" if found["poisoned"] else "clean"
+    return f"verdict {verdict} (p = {found['p_value']:.1g}); AUROC: {', '.join(told) or 'none'}"
 
 
 def _attributions(modality: Row) -> list[str]:

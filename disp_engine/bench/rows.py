@@ -62,7 +62,8 @@ def _row(
     }
     varied = {"mask_ratio": cell.mask_ratio, "objective": cell.objective}
     row |= {name: value for name, value in varied.items() if value is not None}
-    return row | {name: found[name] for name in ("filter", "modality", "kinds") if name in found}
+    also = ("filter", "modality", "kinds", "detection")
+    return row | {name: found[name] for name in also if name in found}
 
 
 def share(rate: Mapping[str, Any] | None) -> float | None:

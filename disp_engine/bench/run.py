@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from disp_engine import registry
-from disp_engine.bench.cells import FULL, QUICK, Cell
+from disp_engine.bench.cells import FULL, QUICK, QUICK_CELLS, Cell
 from disp_engine.bench.output import content, write_csv, write_json, write_markdown
 from disp_engine.bench.plots import plot
 from disp_engine.bench.rows import full_rows
@@ -51,6 +51,8 @@ def run_bench(spec: BenchSpec, context: RunContext, told: Told) -> dict[str, Any
         )
     _require("matplotlib", "pycocoevalcap")
     cells = list(TABLES[spec.table]())
+    if spec.quick:
+        cells = cells[: QUICK_CELLS.get(spec.table)]
     model_dir = spec.model_dir or builtin_for(spec.table)
     size = smaller(QUICK if spec.quick else FULL, samples=spec.samples, test=spec.test)
     bench = Workbench(model_dir, spec.work, size, spec.seed, context, spec.data)

@@ -13,6 +13,8 @@ BASELINES = ("random_drop", "pruning", "data_filtering", "bye", "disp")
 FROM_BASE = ("random_drop", "data_filtering", "bye", "disp")
 RATIOS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75)
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5)
+DETECTION_RATES = (0.1, 0.02, 0.2, 0.05, 0.5, 0.01)
+CLEAN_SETS = 100
 PAPER_TRIGGERS = ("black_patch", "noise_patch", "four_corners", "blended")
 
 
@@ -87,6 +89,24 @@ def training_side() -> Iterable[Cell]:
             yield Cell("training_side", attack, defence, objective=objective)
 
 
+def detection() -> Iterable[Cell]:
+    """AUROC of every detector and the verdict, over triggers, targets and rates."""
+    pictures = [replace(INSERTION, trigger=name) for name in registry.TRIGGERS]
+    texts = [replace(INSERTION, trigger=None, text_trigger=name) for name in registry.TEXT_TRIGGERS]
+    for rate in DETECTION_RATES:
+        for target in TARGETS:
+            for attack in (*pictures, *texts):
+                varied = replace(attack, target=target, rate=rate)
+                yield Cell("detection", varied, "disp", measure="detection")
+
+
+def false_alarms() -> Iterable[Cell]:
+    """The verdict on a hundred datasets that were never poisoned."""
+    for draw in range(CLEAN_SETS):
+        attack = replace(INSERTION, rate=0.0)
+        yield Cell("false_alarms", attack, "disp", measure="detection", draw=draw)
+
+
 TABLES: Mapping[str, Callable[[], Iterable[Cell]]] = {
     "table1": table1,
     "table2": table2,
@@ -98,6 +118,8 @@ TABLES: Mapping[str, Callable[[], Iterable[Cell]]] = {
     "modality": modality,
     "triggers": triggers,
     "training_side": training_side,
+    "detection": detection,
+    "false_alarms": false_alarms,
 }
 
 

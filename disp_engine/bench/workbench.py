@@ -16,6 +16,7 @@ from disp_engine.attacks.poison import for_world
 from disp_engine.attacks.sets import AttackSets, of_dataset, of_world
 from disp_engine.attacks.settings import AttackSettings
 from disp_engine.bench.cells import DEFENCES, ORACLES, Cell, Size
+from disp_engine.bench.detection import detection_quality
 from disp_engine.bench.extras import by_kind, by_modality, caption_quality
 from disp_engine.context import RunContext
 from disp_engine.data.dataset import Dataset, read_dataset
@@ -96,13 +97,15 @@ class Workbench:
         base = self._base
         restore(self._model, base)
         attack = self._attack(cell)
-        sets = self._sets(attack)
+        sets = self._sets(attack, cell.draw)
         defence = self._defence(cell, attack, sets)
         cache, prepared = defence.prepare()
         outcome = defence.run(cache, prepared)
         row = self._rates(cell, defence, cache, outcome, sets)
         if cell.measure == "modality":
             row["modality"] = by_modality(defence, cache, outcome.generation, attack, sets)
+        if cell.measure == "detection" and outcome.findings is not None:
+            row["detection"] = detection_quality(outcome.findings, sets.poisoned, outcome.recovered)
         if cell.measure == "kinds":
             row["kinds"] = by_kind(defence, cache, outcome.generation, self._pool, self.size.test)
         return row
@@ -114,14 +117,12 @@ class Workbench:
     def _pool(self) -> Path:
         return self.root / "pool"
 
-    def _sets(self, attack: AttackSettings) -> AttackSets:
-        built = attack.build()
+    def _sets(self, attack: AttackSettings, draw: int = 0) -> AttackSets:
+        built, seed = attack.build(), self.seed + 1000 * draw
         if self._dataset is not None:
-            return of_dataset(self._dataset, built, test=self.size.test, seed=self.seed)
+            return of_dataset(self._dataset, built, test=self.size.test, seed=seed)
         size = self.size
-        return of_world(
-            built, samples=size.samples, test=size.test, seed=self.seed, pool=self._pool
-        )
+        return of_world(built, samples=size.samples, test=size.test, seed=seed, pool=self._pool)
 
     def _defence(self, cell: Cell, attack: AttackSettings, sets: AttackSets) -> Defence[Any]:
         training = sets.untouched if cell.defence == "clean" else sets.training

@@ -12,7 +12,6 @@ better than one (BIC), lie apart (tau), and the smaller is no handful of outlier
 What defeats it: triggers over the whole picture, which nothing looks at narrowly.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
@@ -20,24 +19,19 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from sklearn.mixture import GaussianMixture
-from torch import Tensor
 
 from disp_engine.context import check
 from disp_engine.data.dataset import content_sha256
 from disp_engine.defences.defence import Defence, Purified
 from disp_engine.defences.settings import DefenceSettings
-from disp_engine.diffusion.batch import masked_responses
+from disp_engine.detection.attention_entropy import visual_entropies
+from disp_engine.detection.interfaces import AT_ONCE
+from disp_engine.detection.mixtures import FEWEST, mixture, separation, two_groups
 from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import AttendingModel, Generation
-from disp_engine.records import Embedded, Sample
+from disp_engine.records import Sample
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, Prepared
-
-AT_ONCE = 4
-"""Prompts whose attention rows are in memory at a time."""
-FEWEST = 8
-"""Samples below which no mixture is fitted."""
 
 
 @dataclass(frozen=True)
@@ -110,29 +104,6 @@ class Bye(Defence[ByeSettings]):
         return found
 
 
-def visual_entropies(
-    model: AttendingModel, prompts: Sequence[Embedded], generation: Generation
-) -> list[Float[Tensor, " N"]]:
-    """Normalised entropy of each layer's attention from masked rows to the visual tokens.
-
-    A prompt without at least two visual tokens has nothing to look at narrowly and gets ones.
-    """
-    batch = masked_responses(model, prompts, generation.length)
-    rows = batch.rows[:, : min(generation.block_length, generation.length)]
-    attention = model.attention_rows(batch.embeddings, rows, range(model.depth), batch.attended)
-    found = []
-    for row, prompt in enumerate(prompts):
-        visual = prompt.visual()
-        looks = attention[row, :, :, :, : len(visual)][..., visual].double().mean(dim=(1, 2))
-        if looks.shape[-1] < 2:
-            found.append(torch.ones(model.depth))
-            continue
-        p = looks / looks.sum(dim=-1, keepdim=True)
-        entropy = torch.special.entr(p).sum(dim=-1) / math.log(p.shape[-1])
-        found.append(entropy.float().cpu())
-    return found
-
-
 def narrow_group(
     entropies: Float[np.ndarray, "S N"], settings: ByeSettings
 ) -> Bool[np.ndarray, " S"]:
@@ -141,24 +112,12 @@ def narrow_group(
     if len(entropies) < FEWEST:
         return nobody
     layers = entropies.T
-    sensitive = [layer for layer in layers if _separation(_mixture(layer, 2)) >= settings.tau]
+    sensitive = [layer for layer in layers if separation(mixture(layer, 2)) >= settings.tau]
     if not sensitive:
         return nobody
     scores = np.mean(sensitive, axis=0)
-    one, two = _mixture(scores, 1), _mixture(scores, 2)
-    column = scores[:, None]
-    if (two.bic(column) >= one.bic(column) or _separation(two) < settings.tau
-            or two.weights_.min() < settings.least_weight):  # fmt: skip
+    two = two_groups(scores, settings.tau, settings.least_weight)
+    if two is None:
         return nobody
-    marked: np.ndarray = two.predict(column) == two.means_[:, 0].argmin()
+    marked: np.ndarray = two.predict(scores[:, None]) == two.means_[:, 0].argmin()
     return marked
-
-
-def _mixture(scores: Float[np.ndarray, " S"], components: int) -> GaussianMixture:
-    mixture = GaussianMixture(components, random_state=0, reg_covar=1e-12)
-    return mixture.fit(scores[:, None])
-
-
-def _separation(mixture: GaussianMixture) -> float:
-    (first,), (second,) = mixture.means_
-    return float(abs(first - second) / np.sqrt(mixture.covariances_.sum()))

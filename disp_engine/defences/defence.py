@@ -12,10 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from torch import Tensor
+
 from disp_engine.context import RunContext
 from disp_engine.data.dataset import Dataset, content_sha256
 from disp_engine.defences.rewriting import Rewritten
 from disp_engine.defences.settings import DefenceSettings
+from disp_engine.detection.findings import Findings
+from disp_engine.detection.probe import probe
 from disp_engine.errors import InvalidDatasetError, InvalidRequestError
 from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
@@ -41,7 +45,8 @@ class Purified:
     """What a defence makes of the dataset.
 
     `samples` are trained on; of these `rewritten` tells the new responses, by id. `removed` and
-    `failed` give the reason why a sample is not among them. `saliency` is for the report.
+    `failed` give the reason why a sample is not among them. `saliency` and `findings` are for the
+    report.
     """
 
     samples: list[Sample]
@@ -49,13 +54,15 @@ class Purified:
     removed: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     saliency: dict[str, Any] = field(default_factory=dict)
+    findings: Findings | None = None
 
 
 @dataclass
 class Outcome:
     """What a run leaves: measurements, what became of the samples, and who fell out and why.
 
-    `kept` samples are in the output as they came.
+    `kept` samples are in the output as they came. `recovered` is the ASR of the recovered trigger
+    before and after, where one was recovered.
     """
 
     before: dict[str, Any]
@@ -68,6 +75,8 @@ class Outcome:
     hashes: dict[str, str] = field(default_factory=dict)
     kept: list[Sample] = field(default_factory=list)
     removed: dict[str, str] = field(default_factory=dict)
+    findings: Findings | None = None
+    recovered: dict[str, Any] | None = None
 
 
 @dataclass
@@ -91,6 +100,8 @@ class Defence(ABC, Generic[S]):
     context: RunContext
     objective: Objective | None = None
     sharing: Sharing = field(default_factory=Alone)
+    base: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    base_sha256: str = field(default="", init=False)
 
     @abstractmethod
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
@@ -112,8 +123,9 @@ class Defence(ABC, Generic[S]):
 
     def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
         """Compromise, measure, purify, repair and measure again what `prepare` returned."""
-        base = snapshot(self.model)
-        hashes = {"base_projector": projector_sha256(self.model.projector)}
+        self.base = snapshot(self.model)
+        self.base_sha256 = projector_sha256(self.model.projector)
+        hashes = {"base_projector": self.base_sha256}
         generation = self.generation(prepared)
         tuned = self.compromise(cache, prepared)
         hashes["compromised_projector"] = projector_sha256(self.model.projector)
@@ -121,13 +133,17 @@ class Defence(ABC, Generic[S]):
         before = self.evaluate("evaluate_before", cache, generation)
         purified = self.purify(cache, prepared, generation)
         self._tell_quarantined(purified.failed)
+        stamped = probe(purified.findings, self.training, self.sets.clean)
+        recovered = self.recovered_asr("detect", stamped, cache, generation)
         if self.settings.start == "base":
-            restore(self.model, base)
+            restore(self.model, self.base)
         self.repair(purified, cache)
         hashes["purified_projector"] = projector_sha256(self.model.projector)
+        after = self.evaluate("evaluate_after", cache, generation)
+        recovered |= self.recovered_asr("evaluate_after", stamped, cache, generation)
         return Outcome(
             before=before,
-            after=self.evaluate("evaluate_after", cache, generation),
+            after=after,
             rewritten=purified.rewritten,
             passed_through=prepared.without_images,
             quarantined=prepared.failed | purified.failed,
@@ -136,6 +152,8 @@ class Defence(ABC, Generic[S]):
             hashes=hashes,
             kept=[s for s in purified.samples if s.id not in purified.rewritten],
             removed=purified.removed,
+            findings=purified.findings,
+            recovered=recovered or None,
         )
 
     def share(
@@ -187,6 +205,21 @@ class Defence(ABC, Generic[S]):
         inputs = self.inputs(sets=self.sets.sha256, generation=asdict(generation))
         with self.stage(name, inputs, kind="evaluate") as stage:
             return self.evaluator(cache, generation).run(self.sets, stage)
+
+    def recovered_asr(
+        self, name: str, stamped: EvaluationSets | None, cache: FeatureCache, generation: Generation
+    ) -> dict[str, Any]:
+        """How often the recovered trigger succeeds on the model as it now is, by the stage's name.
+
+        Empty where no trigger was recovered.
+        """
+        if stamped is None:
+            return {}
+        phrases = stamped.success.phrases if stamped.success else None
+        inputs = self.inputs(sets=stamped.sha256, success=phrases, generation=asdict(generation))
+        with self.stage(name, inputs, kind="recovered") as stage:
+            measured = self.evaluator(cache, generation).run(stamped, stage)
+        return {"before" if name == "detect" else "after": measured["asr_with_trigger"]}
 
     def evaluator(self, cache: FeatureCache, generation: Generation) -> Evaluator:
         """What lets the model as it now is answer held-out items."""

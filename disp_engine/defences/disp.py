@@ -8,14 +8,24 @@ What defeats it: triggers outside the picture (a text trigger survives image mas
 redundant triggers, each of which alone has little curvature.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
+
+from disp_engine import registry
 from disp_engine.data.dataset import content_sha256
 from disp_engine.defences.defence import Defence, Outcome, Purified
 from disp_engine.defences.rewriting import Rewriter, Rewritten
 from disp_engine.defences.settings import DefenceSettings, DispSettings
+from disp_engine.detection.examination import Examination
+from disp_engine.detection.findings import Findings, heat_maps, investigate
+from disp_engine.detection.interfaces import Evidence
+from disp_engine.detection.verdict import Verdict
 from disp_engine.interfaces import Generation
+from disp_engine.records import Sample
+from disp_engine.sharing import Alone
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, Prepared
 
@@ -29,27 +39,85 @@ class DiSP(Defence[DispSettings]):
     settings_type: ClassVar[type[DefenceSettings]] = DispSettings
 
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
-        """Lines 4-14."""
+        """Lines 4-14; the verdict comes first where it decides what is rewritten."""
         rewriter = self._rewriter(cache, generation)
         saliency, scores = self._score(rewriter, prepared)
+        verdict = None
+        if self._selective:
+            verdict = self._detect(rewriter, prepared, scores, None)
+            chosen = suspects(verdict, prepared, self.settings)
+            rewriter = replace(rewriter, chosen=chosen, sharing=Alone())
         rewritten = self._rewrite(rewriter, prepared, scores)
-        purified = [
-            sample.with_responses(responses)
-            for sample in prepared.usable
-            if (responses := rewritten[sample.id].responses) is not None
-        ]
+        if verdict is None:
+            verdict = self._detect(rewriter, prepared, scores, rewritten)
         return Purified(
-            samples=purified,
-            rewritten={s.id: rewritten[s.id] for s in purified},
+            samples=[s for s in map(_resolved(rewritten), prepared.usable) if s is not None],
+            rewritten={name: r for name, r in rewritten.items() if r.responses is not None},
             failed={r.id: r.failure for r in rewritten.values() if r.failure},
             saliency=saliency,
+            findings=self._findings(rewriter, prepared, scores, verdict),
         )
+
+    @property
+    def _selective(self) -> bool:
+        return self.settings.rewrite_above is not None
+
+    def _detect(
+        self,
+        rewriter: Rewriter,
+        prepared: Prepared,
+        scores: Stage | None,
+        rewritten: Mapping[str, Rewritten] | None,
+    ) -> Verdict:
+        """Ask the detectors; without new responses those that compare them are not asked."""
+
+        def gather(start: int, batch: Sequence[Sample]) -> Evidence:
+            return Evidence(
+                self.model,
+                rewriter.cache,
+                batch,
+                rewriter.generation,
+                self.seed,
+                self.settings.mask_ratio,
+                rewriter.saliency_at(start, scores) if scores else None,
+                None if rewritten is None else [_first(rewritten[s.id]) for s in batch],
+                self.base or None,
+            )
+
+        _, purified = self._shared_stages(rewriter, prepared)
+        inputs = self.inputs(
+            rewritten=None if rewritten is None else purified.key,
+            base=self.base_sha256,
+            detectors=list(registry.DETECTORS),
+            data=content_sha256(prepared.usable),
+            scores=scores.key if scores else None,
+            ratio=self.settings.mask_ratio,
+            generation=asdict(rewriter.generation),
+            seed=self.seed,
+        )
+        with self.stage("detect", inputs) as stage:
+            examination = Examination(gather, self.settings.micro_batch, self.context)
+            return examination.run(prepared.usable, stage)
+
+    def _findings(
+        self, rewriter: Rewriter, prepared: Prepared, scores: Stage | None, verdict: Verdict
+    ) -> Findings:
+        """The verdict with maps of the saliency, trigger and target."""
+        samples = prepared.usable
+        if scores is None:
+            return investigate(Findings(samples, verdict), self.training)
+        cut = self.settings.micro_batch
+        starts = range(0, len(samples), cut)
+        found = [s for start in starts for s in rewriter.saliency_at(start, scores)]
+        maps = heat_maps(self.model, rewriter.cache, samples, found.__getitem__)
+        return investigate(Findings(samples, verdict, maps), self.training)
 
     def share(
         self, cache: FeatureCache, prepared: Prepared, generation: Generation, tuned: Stage
     ) -> None:
-        """Let other workers do parts of lines 4-14."""
-        stages = self._shared_stages(self._rewriter(cache, generation), prepared)
+        """Let other workers do parts of lines 4-14: of the scores alone, if these choose."""
+        scores, purified = self._shared_stages(self._rewriter(cache, generation), prepared)
+        stages = [scores] if self._selective else [scores, purified]
         cut = self.settings.micro_batch
         self.sharing.offer(tuned, [s for s in stages if s], len(prepared.usable), cut)
 
@@ -60,7 +128,8 @@ class DiSP(Defence[DispSettings]):
         scores, purified = self._shared_stages(rewriter, prepared)
         if scores:
             rewriter.score(prepared.usable, scores)
-        rewriter.rewrite_parts(prepared.usable, scores, purified)
+        if not self._selective:
+            rewriter.rewrite_parts(prepared.usable, scores, purified)
 
     def _rewriter(self, cache: FeatureCache, generation: Generation) -> Rewriter:
         return Rewriter(
@@ -95,5 +164,35 @@ class DiSP(Defence[DispSettings]):
             ratio=self.settings.mask_ratio,
             generation=asdict(rewriter.generation),
             seed=self.seed,
+            **({} if rewriter.chosen is None else {"chosen": sorted(rewriter.chosen)}),
         )
         return scores, Stage(self.cache_root, "purify", inputs)
+
+
+def suspects(verdict: Verdict, prepared: Prepared, settings: DispSettings) -> frozenset[str]:
+    """The samples to rewrite: flagged ones, or those beyond the given number of deviations.
+
+    A sample that could not be scored is rewritten whenever any is.
+    """
+    marked = verdict.flagged
+    if isinstance(settings.rewrite_above, int | float):
+        marked = np.nan_to_num(verdict.scores, nan=-np.inf) > settings.rewrite_above
+    if marked.any():
+        marked = marked | ~np.isfinite(verdict.scores)
+    return frozenset(s.id for s, out in zip(prepared.usable, marked.tolist(), strict=True) if out)
+
+
+def _resolved(rewritten: Mapping[str, Rewritten]) -> Callable[[Sample], Sample | None]:
+    """What becomes of a sample: its new responses, or it stays; None if rewriting failed."""
+
+    def resolve(sample: Sample) -> Sample | None:
+        done = rewritten.get(sample.id)
+        if done is None:
+            return sample
+        return None if done.responses is None else sample.with_responses(done.responses)
+
+    return resolve
+
+
+def _first(done: Rewritten) -> str | None:
+    return done.responses[0] if done.responses else None

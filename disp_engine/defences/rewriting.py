@@ -40,9 +40,10 @@ class Rewritten:
 
 @dataclass(eq=False)
 class Draft:
-    """A sample on its way to new responses."""
+    """A sample on its way to new responses, unless it is `skipped`."""
 
     sample: Sample
+    skipped: bool = False
     responses: list[str] = field(default_factory=list)
     masked: list[int] = field(default_factory=list)
     tokens: int = 0
@@ -50,7 +51,7 @@ class Draft:
 
     def wants(self, turn: int) -> bool:
         """Whether this assistant turn is there to be rewritten."""
-        return self.failure is None and turn < len(self.sample.turns) // 2
+        return not self.skipped and self.failure is None and turn < len(self.sample.turns) // 2
 
     def take(self, text: str) -> None:
         """Add a response, unless it is none."""
@@ -73,7 +74,8 @@ class Rewriter:
     """Scores and rewrites samples in micro-batches whose results are kept.
 
     Every assistant turn is rewritten under the sample's own prompt, in which the earlier
-    assistant turns are already rewritten. The hidden tokens stay hidden to the last step.
+    assistant turns are already rewritten. The hidden tokens stay hidden to the last step. `chosen`
+    are the ids of the samples to rewrite, None all of them.
     """
 
     model: DiffusionModel
@@ -83,6 +85,7 @@ class Rewriter:
     seed: int
     context: RunContext
     sharing: Sharing
+    chosen: frozenset[str] | None = None
 
     @property
     def saliency_settings(self) -> SaliencySettings:
@@ -106,10 +109,14 @@ class Rewriter:
             **asdict(self.saliency_settings),
         }
 
+    def saliency_at(self, start: int, scores: Stage) -> list[Saliency]:
+        """What is kept of the micro-batch that begins at a place."""
+        return self._kept(scores, _scores_file(start))
+
     def rewrite(
         self, samples: Sequence[Sample], scores: Stage | None, stage: Stage
     ) -> dict[str, Rewritten]:
-        """Rewrite all samples; `scores` is the finished saliency stage where masking needs it."""
+        """Rewrite what is chosen; `scores` is the finished saliency stage, where there is one."""
         self.rewrite_parts(samples, scores, stage)
         stage.finish()
         return {
@@ -178,7 +185,7 @@ class Rewriter:
         first: Sequence[Saliency] | None,
         scores: Stage | None,
     ) -> list[Rewritten]:
-        drafts = [Draft(sample) for sample in batch]
+        drafts = [Draft(sample, skipped=not self._wanted(sample)) for sample in batch]
         for turn in range(max(len(sample.turns) // 2 for sample in batch)):
             asked: list[Draft] = []
             prompts: list[Embedded] = []
@@ -189,7 +196,10 @@ class Rewriter:
             if asked:
                 chosen = self._choose(prompts, start, turn, known, scores)
                 self._answer(asked, prompts, chosen)
-        return [draft.result() for draft in drafts]
+        return [draft.result() for draft in drafts if not draft.skipped]
+
+    def _wanted(self, sample: Sample) -> bool:
+        return self.chosen is None or sample.id in self.chosen
 
     def _ask(self, draft: Draft, asked: list[Draft], prompts: list[Embedded]) -> None:
         try:

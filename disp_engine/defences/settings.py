@@ -113,6 +113,8 @@ class DispSettings(DefenceSettings):
     """Every knob of Algorithm 1, with the paper's defaults for LLaDA-V.
 
     `estimator` gaussian draws the paper's probes; eigen has less variance at the same price.
+    `rewrite_above` None rewrites all samples, as the paper does; a number those whose suspicion is
+    higher, in deviations; auto those that the verdict flags, which is none in clean data.
     """
 
     mask_ratio: float = 0.3
@@ -120,6 +122,7 @@ class DispSettings(DefenceSettings):
     top_logits: int = 5
     estimator: Estimator = "eigen"
     masking: Literal["saliency", "random", "none"] = "saliency"
+    rewrite_above: float | Auto | None = None
 
     def check(self) -> None:
         """Refuse settings that cannot be run."""
@@ -130,6 +133,8 @@ class DispSettings(DefenceSettings):
             raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
         if self.estimator not in PROBES:
             raise InvalidRequestError(f"hyperparameters: estimator is {' or '.join(PROBES)}.")
+        if self.rewrite_above is not None and self.masking == "none":
+            raise InvalidRequestError("hyperparameters: rewrite_above needs a masking.")
         self._check_positive("probes")
         if self.top_logits < 2:
             raise InvalidRequestError("hyperparameters: top_logits must be at least 2.")

@@ -49,6 +49,10 @@ def build_report(
         },
         "saliency": outcome.saliency,
     }
+    if outcome.findings is not None:
+        report["verdict"] = outcome.findings.to_json() | {
+            "recovered_asr": _recovered(outcome, sets)
+        }
     return report | {"content_sha256": content_sha256(report)}
 
 
@@ -64,6 +68,13 @@ def _evaluation(outcome: Outcome) -> dict[str, Any]:
     if all(rates) and rates[0]["rate"] and rates[1]["rate"] is not None:
         relative = rates[1]["rate"] / rates[0]["rate"]
     return {"before": before, "after": after, "relative_clean_performance": relative}
+
+
+def _recovered(outcome: Outcome, sets: EvaluationSets) -> dict[str, Any] | None:
+    """The recovered trigger's success, and whether it was measured on held-out pictures."""
+    if outcome.recovered is None:
+        return None
+    return outcome.recovered | {"held_out": sets.clean is not None}
 
 
 def _cost(outcome: Outcome) -> dict[str, Any]:

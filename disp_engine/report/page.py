@@ -1,5 +1,6 @@
 """Renders the report as one page that needs nothing beside it."""
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,17 @@ def percent(rate: Mapping[str, Any] | None) -> str:
 
 
 def write_page(report: Mapping[str, Any], path: Path) -> None:
-    """Write the self-contained HTML page; all texts are escaped."""
+    """Write the self-contained HTML page; all texts are escaped.
+
+    The recovered pattern is taken from `trigger.png` beside it, if there is one.
+    """
+    pattern = path.with_name("trigger.png")
+    trigger = base64.b64encode(pattern.read_bytes()).decode() if pattern.exists() else None
     environment = Environment(
         loader=PackageLoader("disp_engine.report"), autoescape=True, trim_blocks=True
     )
     environment.filters["percent"] = percent
-    page = environment.get_template("report.html").render(report=report, measures=MEASURES)
+    page = environment.get_template("report.html").render(
+        report=report, measures=MEASURES, trigger=trigger
+    )
     path.write_text(page, encoding="utf-8")

@@ -24,6 +24,7 @@ from storage.sql.tables import (
     MetadataRow,
     MetricRow,
     OutboxRow,
+    SampleRow,
     ShardRow,
     StepRow,
 )
@@ -111,7 +112,15 @@ class SqlControl(SqlBackend):
             for file in session.scalars(results):
                 require_unread(session, file.id)
                 session.delete(file)
-            for history in (StepRow, MetadataRow, EventRow, MetricRow, OutboxRow, ShardRow):
+            for history in (
+                StepRow,
+                MetadataRow,
+                EventRow,
+                MetricRow,
+                OutboxRow,
+                ShardRow,
+                SampleRow,
+            ):
                 session.execute(delete(history).where(history.job_id == job_id))
             session.delete(job)
 

@@ -1,6 +1,6 @@
 """Jobs in SQL as the gateway sees them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import BigInteger, ColumnElement, cast, delete, exists, func, select
 from sqlalchemy.orm import Session
@@ -136,6 +136,26 @@ class SqlJobs(SqlBackend):
         first, last = (str(rows[0].seq), str(rows[-1].seq)) if rows else (None, None)
         data = [_metric(row) for row in rows]
         return Page(data=data, has_more=more, first_id=first, last_id=last)
+
+    def last_events(self, tenant: str, job_id: str, *, limit: int) -> Sequence[Event]:
+        """Return the newest events, the newest first."""
+        query = select(EventRow).where(EventRow.job_id == job_id)
+        with self._read() as session:
+            find_job(session, tenant, job_id)
+            rows = session.scalars(query.order_by(EventRow.seq.desc()).limit(limit)).all()
+        return [_event(row) for row in rows]
+
+    def metric_curve(self, tenant: str, job_id: str, *, most: int) -> Sequence[Metric]:
+        """Return evenly spread metrics by their numbers, which have no gaps."""
+        with self._read() as session:
+            find_job(session, tenant, job_id)
+            last = session.scalar(select(func.max(MetricRow.seq)).where(MetricRow.job_id == job_id))
+            numbers = range(last or 0, 0, -max(1, (last or 0) // most))
+            query = select(MetricRow).where(
+                MetricRow.job_id == job_id, MetricRow.seq.in_(list(numbers))
+            )
+            rows = session.scalars(query.order_by(MetricRow.seq)).all()
+        return [_metric(row) for row in rows]
 
     def published_manifest(self, tenant: str, job_id: str) -> str | None:
         """Return the key of a succeeded job's manifest, None while there is none."""

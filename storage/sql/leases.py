@@ -64,13 +64,13 @@ class SqlLeases(SqlBackend):
     def job_inputs(self, claim: Claim) -> JobInputs:
         """Return the request with its model and files, or raise `LeaseLost`."""
         with self._read() as session:
-            return inputs_of(session, _owned(session, claim, lock=False))
+            return inputs_of(session, owned(session, claim, lock=False))
 
     def heartbeat(self, claim: Claim, *, lease_s: float) -> Directive:
         """Extend the lease to `lease_s` from now, unless it is lost."""
         with self._write() as session:
             try:
-                job = _owned(session, claim)
+                job = owned(session, claim)
             except LeaseLost:
                 return Directive.LOST
             job.lease_until = database_now(session) + lease_s
@@ -92,7 +92,7 @@ class SqlLeases(SqlBackend):
                 f"a worker ends a job by succeed, fail or mark_cancelled, not {status}"
             )
         with self._write() as session:
-            job = _owned(session, claim)
+            job = owned(session, claim)
             now = database_now(session)
             if status is not None and job.status in WORKING:
                 job.status = status.value
@@ -104,7 +104,7 @@ class SqlLeases(SqlBackend):
     def release(self, claim: Claim) -> None:
         """Hand the job back unharmed, no loss counted: queued, or paused or cancelled if asked."""
         with self._write() as session:
-            job = _owned(session, claim)
+            job = owned(session, claim)
             now = database_now(session)
             if job.status == JobStatus.CANCELLING:
                 end_cancelled(session, job, now)
@@ -116,7 +116,7 @@ class SqlLeases(SqlBackend):
     def fault(self, claim: Claim, error: JobError, *, max_faults: int = 3) -> bool:
         """Note that the attempt broke; the last of too many in a row ends the job."""
         with self._write() as session:
-            job = _owned(session, claim)
+            job = owned(session, claim)
             now = database_now(session)
             data = {"code": error.code, "attempt": job.attempt}
             note = EventDraft(f"the engine failed: {error.message}", level="error", data=data)
@@ -135,7 +135,7 @@ class SqlLeases(SqlBackend):
     ) -> None:
         """End the job with the artifacts that `manifest_key` lists, also if it was to stop."""
         with self._write() as session:
-            job = _owned(session, claim)
+            job = owned(session, claim)
             now = database_now(session)
             job.manifest_key, job.result = manifest_key, dict(result)
             session.add_all([file_row(job.tenant, draft, now, job.id) for draft in files])
@@ -146,12 +146,12 @@ class SqlLeases(SqlBackend):
     def fail(self, claim: Claim, error: JobError) -> None:
         """End the job with an error."""
         with self._write() as session:
-            _end_failed(session, _owned(session, claim), error, database_now(session))
+            _end_failed(session, owned(session, claim), error, database_now(session))
 
     def mark_cancelled(self, claim: Claim) -> None:
         """End the job as its owner asked."""
         with self._write() as session:
-            end_cancelled(session, _owned(session, claim), database_now(session))
+            end_cancelled(session, owned(session, claim), database_now(session))
 
     def reconcile(self, *, max_losses: int = 3, hint_after_s: float = 30.0) -> Reconciled:
         """Repair what a death left behind; idempotent, and several may run at once."""
@@ -260,7 +260,7 @@ def _due_hints(session: Session, now: float, hint_after_s: float) -> tuple[str, 
     return tuple(row.job_id for row in due)
 
 
-def _owned(session: Session, claim: Claim, *, lock: bool = True) -> JobRow:
+def owned(session: Session, claim: Claim, *, lock: bool = True) -> JobRow:
     """Return the row if the claim still holds; an expired lease holds until someone takes it."""
     query = select(JobRow).where(
         JobRow.id == claim.job_id,

@@ -11,12 +11,13 @@ from storage.sql.jobs import SqlJobs
 from storage.sql.keys import SqlKeys
 from storage.sql.leases import SqlLeases
 from storage.sql.models import SqlModels
+from storage.sql.samples import SqlSamples
 from storage.sql.shards import SqlShards
 from storage.sql.statistics import SqlStatistics
 from storage.sql.uploads import SqlUploads
 from storage.sql.webhooks import SqlWebhooks
 
-REVISION = "0005"
+REVISION = "0006"
 
 
 class SqlJobStore(
@@ -28,6 +29,7 @@ class SqlJobStore(
     SqlControl,
     SqlLeases,
     SqlShards,
+    SqlSamples,
     SqlWebhooks,
     SqlStatistics,
 ):

@@ -144,6 +144,33 @@ class MetadataRow(Base):
     value: Mapped[str] = mapped_column(String(512))
 
 
+class SampleRow(Base):
+    """Where a sample's line lies in its job's `samples.jsonl`, and what lists sort and show.
+
+    `score` is UNSCORED where there is none; `back` is -`position`: both descend together.
+    """
+
+    __tablename__ = "samples"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    back: Mapped[int]
+    sample_id: Mapped[str] = mapped_column(Text)
+    status: Mapped[str]
+    verdict: Mapped[str | None]
+    flagged: Mapped[bool]
+    score: Mapped[float]
+    start: Mapped[int]
+    bytes: Mapped[int]
+    said: Mapped[str] = mapped_column(Text)
+    says: Mapped[str] = mapped_column(Text)
+    __table_args__ = (
+        Index("samples_by_score", "job_id", "score", "back"),
+        Index("samples_by_flag", "job_id", "flagged", "score", "back"),
+        Index("samples_by_status", "job_id", "status", "score", "back"),
+        Index("samples_by_verdict", "job_id", "verdict", "score", "back"),
+    )
+
+
 class StepRow(Base):
     """A stage of a job; `furthest` and `completed` remember the best of all attempts."""
 

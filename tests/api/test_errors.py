@@ -56,7 +56,7 @@ def test_the_docs_list_every_code_once_with_its_status():
 
 
 def test_what_meets_no_route_is_a_problem_too(api):
-    assert_problem(api.client.get("/"), 404, "not_found")
+    assert_problem(api.client.get("/nothing"), 404, "not_found")
     assert_problem(api.client.patch("/v1/defense/jobs"), 405, "method_not_allowed")
     assert_problem(api.client.post("/livez"), 405, "method_not_allowed")
     assert api.client.patch("/v1/defense/jobs").headers["allow"] == "GET, POST"

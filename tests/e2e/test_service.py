@@ -11,8 +11,10 @@ from client.demo import running_service
 from client.errors import Unavailable
 from client.sdk import Client
 from disp_engine.attacks.poison import PoisonedSet
+from disp_engine.registry import DETECTORS
 from schemas.jobs import Job, JobStatus, StageName, StepStatus
 from schemas.requests import DefenseJobCreate, DispHyperparameters, Method
+from schemas.samples import SampleStatus
 from tests.e2e.workload import fingerprint, upload
 
 
@@ -34,12 +36,13 @@ def test_a_poisoned_dataset_comes_back_as_a_purified_one_with_every_stage_done(
         StageName, StepStatus.SUCCEEDED
     )
     paths = {path.name: path for path in client.fetch(job.id, tmp_path)}
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in tmp_path.iterdir()} - {"trigger.png"} == {
         "purified_dataset.zip",
         "mm_projector.safetensors",
         "report.json",
         "report.html",
         "samples.jsonl",
+        "previews.bin",
     }
     with zipfile.ZipFile(paths["purified_dataset.zip"]) as archive:
         assert archive.testzip() is None and len(archive.namelist()) > 1
@@ -60,6 +63,19 @@ def test_the_report_accounts_for_every_sample_and_every_test(
         )
         for rate in rates:
             assert rate is not None and rate.scored + rate.failed == data.tests
+
+
+def test_every_rewritten_sample_is_scored_mapped_and_can_be_read(
+    client: Client, job: Job, data: PoisonedSet
+) -> None:
+    verdict = client.report(job.id).verdict
+    assert verdict is not None and set(verdict.detectors) == set(DETECTORS)
+    samples = list(client.samples(job.id, limit=1000).data)
+    assert len(samples) == data.samples
+    rewritten = [s for s in samples if s.status is SampleStatus.REWRITTEN]
+    assert verdict.scored == len(rewritten)
+    assert all(s.score is not None and s.heat and s.preview for s in rewritten)
+    assert sum(bool(s.flagged) for s in samples) == verdict.flagged
 
 
 def test_the_same_request_reuses_its_stages_and_gives_the_same_artifacts(

@@ -21,6 +21,7 @@ from disp_engine.bench.workbench import Workbench
 from disp_engine.context import SilentContext
 from disp_engine.errors import Aborted, InvalidRequestError
 from disp_engine.metrics.rate import Rate
+from disp_engine.registry import DETECTORS
 from tests.engine.models import FIXTURE
 
 SIZE = Size(
@@ -188,3 +189,13 @@ def test_every_cell_names_an_attack_and_a_defence_that_exist() -> None:
             cell.attack.build()
             assert cell.table == table
             assert cell.defence in ("clean", "none", *DEFENCES)
+
+
+def test_detection_is_measured_against_what_was_poisoned(bench: Workbench) -> None:
+    row = bench.row(Cell("detection", ATTACK, "disp", measure="detection"))
+    found = row["detection"]
+    assert set(found["areas"]) == set(DETECTORS), "every detector's need is met in a DiSP run"
+    assert all(area is None or 0 <= area <= 1 for area in found["areas"].values())
+    assert found["flags"]["recall"]["scored"] == 2
+    clean = bench.row(Cell("any", replace(ATTACK, rate=0.0), "disp", measure="detection", draw=3))
+    assert clean["detection"]["auroc"] is None and not clean["detection"]["poisoned"]

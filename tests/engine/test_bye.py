@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from disp_engine.defences.bye import ByeSettings, narrow_group, visual_entropies
+from disp_engine.defences.bye import ByeSettings, narrow_group
+from disp_engine.detection.attention_entropy import visual_entropies
 from disp_engine.interfaces import Generation
 from disp_engine.records import Embedded
 from tests.engine.models import random_llada_v

@@ -3,12 +3,13 @@
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from disp_engine.context import SilentContext
 from disp_engine.data.dataset import Dataset, read_dataset
@@ -21,6 +22,9 @@ from disp_engine.metrics.success import ContainsAny
 from disp_engine.models.llada_v import LladaV
 from disp_engine.records import Tokens, Turn
 from disp_engine.registry import load_model
+from disp_engine.sharing import Part
+from disp_engine.stages import Stage
+from schemas.samples import Sample as WireSample
 from tests.engine.models import FIXTURE, picture
 
 QUICK = DispSettings(
@@ -193,3 +197,60 @@ def test_ablations_need_no_saliency(tmp_path: Path, masking: str, share: float) 
     outcome, listener = run(dataset(tmp_path, RECORDS), tmp_path, settings)
     assert "saliency" not in listener.reused
     assert all(d.masked[0] == int(share * d.tokens) for d in outcome.rewritten.values())
+
+
+@dataclass
+class Desk:
+    """Grants parts of the folders that it was offered, and of no other."""
+
+    offered: list[str] = field(default_factory=list)
+
+    def offer(self, source: Stage, stages: Sequence[Stage], samples: int, cut: int) -> None:
+        self.offered += [stage.folder.name for stage in stages]
+
+    def parts(self, stage: Stage, samples: int) -> Iterator[Part]:
+        if stage.folder.name in self.offered:
+            yield Part(0, samples)
+
+
+@pytest.mark.parametrize(("above", "count"), [(-10.0, 3), (10.0, 0), ("auto", 0)])
+def test_only_what_is_suspicious_enough_is_rewritten(
+    tmp_path: Path, above: float | str, count: int
+) -> None:
+    data = dataset(tmp_path, RECORDS)
+    settings = DispSettings(**vars(QUICK) | {"rewrite_above": above})
+    sets = EvaluationSets(triggered=data, clean=data, success=ContainsAny(("sorry",)))
+    desk, model = Desk(), load_model(FIXTURE)
+    defence = DiSP(model, data, sets, settings, 3, tmp_path, Listener(), sharing=desk)
+    outcome = defence.run(*defence.prepare())
+    assert len(outcome.rewritten) == count
+    assert outcome.kept == [s for s in data.samples if s.id not in outcome.rewritten]
+    assert [name.partition("-")[0] for name in desk.offered] == ["saliency"]
+    findings = outcome.findings
+    assert findings is not None
+    assert "response_disagreement" not in findings.verdict.deviations, "nothing to compare yet"
+    assert "response_likelihood" in findings.verdict.deviations
+
+
+def test_a_run_tells_of_every_sample_and_keeps_small_pictures(tmp_path: Path) -> None:
+    from disp_engine.run import _write_data
+
+    data = dataset(tmp_path, [*RECORDS, record("text", image=False)], broken="c")
+    outcome, _ = run(data, tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    _write_data(data, outcome, out)
+    lines = {r["id"]: r for r in map(json.loads, (out / "samples.jsonl").read_text().splitlines())}
+    statuses = {name: line["status"] for name, line in lines.items()}
+    assert statuses == {
+        "a": "rewritten", "b": "rewritten", "text": "passed_through", "c": "quarantined"
+    }  # fmt: skip
+    assert len(lines["a"]["heat"]) == 16 and "f" in "".join(lines["a"]["heat"])
+    assert lines["a"]["flagged"] is False and "score" in lines["a"]
+    place = lines["b"]["preview"]
+    content = (out / "previews.bin").read_bytes()[place["offset"] :][: place["bytes"]]
+    assert Image.open(io.BytesIO(content)).tobytes() == picture(1, (30, 30)).tobytes()
+    assert "preview" not in lines["text"] and "preview" not in lines["c"]
+    for line in lines.values():
+        changed = line.pop("changed", None)
+        assert WireSample(**line, verdict=None).id and changed in (None, True, False)

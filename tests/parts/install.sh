@@ -5,6 +5,7 @@ missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null ||
   missing+=(postgresql)
+command -v chromium >/dev/null || missing+=(chromium)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 if [[ $EUID -ne 0 ]]; then
   echo "tests that need ${missing[*]} are skipped: apt-get install ${missing[*]}" >&2

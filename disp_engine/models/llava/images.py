@@ -57,12 +57,18 @@ def visual_tokens(
         return tiles.flatten(0, 1)
     if len(tiles) == 1:
         return tiles[0] if newline is None else torch.cat([tiles[0], newline[None]])
-    grid = _grid(tiles[1:], size, config)
     if newline is None:
-        return torch.cat([tiles[0], grid.flatten(1).T])
-    grid = _shrink(_unpad(grid, size), config)
+        return torch.cat([tiles[0], _grid(tiles[1:], size, config).flatten(1).T])
+    grid = merged_grid(tiles[1:], size, config)
     column = newline[:, None, None].expand(-1, grid.shape[1], 1)
     return torch.cat([tiles[0], torch.cat([grid, column], dim=2).flatten(1).T])
+
+
+def merged_grid(
+    tiles: Float[Tensor, "N P D"], size: tuple[int, int], config: LlavaConfig
+) -> Float[Tensor, "D h w"]:
+    """The tiles behind the first laid out, without black border, at most as large as allowed."""
+    return _shrink(_unpad(_grid(tiles, size, config), size), config)
 
 
 def pool(tiles: Float[Tensor, "N P D"], config: LlavaConfig) -> Float[Tensor, "N Q D"]:

@@ -30,6 +30,7 @@ from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.images import tiles_of, visual_tokens
 from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llava.memory import memory
+from disp_engine.models.llava.places import token_boxes
 from disp_engine.models.llava.siglip import SiglipTower, build_projector
 from disp_engine.models.projector import save_projector
 from disp_engine.models.tensors import Checkpoint, check_names
@@ -270,6 +271,13 @@ class LlavaModel(ABC):
             visual_tokens(tiles, picture.size, self.newline, self.config, as_list=picture.as_list)
             for tiles, picture in zip(each, features, strict=True)
         ]
+
+    def places(self, picture: VisualFeatures) -> Float[Tensor, "T 4"]:
+        """Where on the picture each of its visual tokens looks."""
+        newline = self.newline is not None
+        return token_boxes(
+            picture.size, len(picture.tiles), self.config, newline=newline, as_list=picture.as_list
+        )
 
     def _insert(
         self, tokens: Tokens, marks: Sequence[int], pictures: Sequence[Float[Tensor, "_ D"]]

@@ -1,0 +1,1 @@
+"""Signatures of reports by the key of the deployment."""

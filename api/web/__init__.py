@@ -1,0 +1,1 @@
+"""Pages for people: server-rendered, behind a session cookie, under `/ui`."""

@@ -1,0 +1,19 @@
+"""How well scores rank poisoned samples above clean ones."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+
+
+def auroc(scores: Float[np.ndarray, " S"], poisoned: Bool[np.ndarray, " S"]) -> float | None:
+    """The chance that a poisoned sample scores higher than a clean one, ties counting half.
+
+    Mann and Whitney's U over the number of pairs; None without both kinds. A score that is nan
+    ranks lowest: what could not be scored is not found.
+    """
+    hits, misses = int(poisoned.sum()), int((~poisoned).sum())
+    if not hits or not misses:
+        return None
+    ranks = rankdata(np.nan_to_num(scores, nan=-np.inf))
+    u = float(ranks[poisoned].sum()) - hits * (hits + 1) / 2
+    return u / (hits * misses)

@@ -1,0 +1,155 @@
+"""The detectors' measures and the verdict by values computed by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from disp_engine.detection.attention_share import shares
+from disp_engine.detection.first_step_kl import divergence
+from disp_engine.detection.gaps import body, gap_p, largest_share_p, widest_gap
+from disp_engine.detection.response_disagreement import disagreement
+from disp_engine.detection.response_likelihood import surprise
+from disp_engine.detection.saliency_concentration import concentration
+from disp_engine.detection.verdict import ALPHA, judge
+from disp_engine.metrics.auroc import auroc
+from disp_engine.records import Embedded
+from disp_engine.saliency.estimator import Saliency
+
+
+def ids(*numbers: int) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.long)
+
+
+def test_disagreement_counts_what_stays_in_order() -> None:
+    assert disagreement(ids(1, 2, 3), ids(1, 2, 3)) == 0
+    assert disagreement(ids(1, 2), ids(3, 4)) == 1
+    assert disagreement(ids(1, 2, 3), ids(2, 3, 4)) == pytest.approx(1 - 4 / 6)
+    assert disagreement(ids(1, 2), ids(2, 1)) == 0.5
+    assert disagreement(ids(), ids()) == 0
+
+
+def test_divergence_is_that_of_the_softmaxes() -> None:
+    even, uneven = torch.zeros(1, 2), torch.log(torch.tensor([[0.75, 0.25]]))
+    expected = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert divergence(even, uneven) == pytest.approx(expected)
+    assert divergence(uneven, uneven) == 0
+
+
+def saliency(*scores: float) -> Saliency:
+    return Saliency(torch.tensor(scores, dtype=torch.float32), torch.zeros(len(scores)))
+
+
+def test_concentration_is_one_where_one_token_holds_everything() -> None:
+    assert concentration(saliency(0.2, 0.2, 0.2, 0.2)) == pytest.approx(0)
+    assert concentration(saliency(3, 0, 0, 0)) == pytest.approx(1)
+    assert concentration(saliency(1, 1, 0, 0)) == pytest.approx(0.5)
+    assert math.isnan(concentration(saliency(1))) and math.isnan(concentration(saliency(0, 0)))
+
+
+def test_shares_are_of_the_prompt_alone() -> None:
+    prompt = Embedded(torch.zeros(6, 3), ((1, 4),))
+    row = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.3, 0.2])  # the last two: the response
+    picture, question = shares(row.expand(1, 1, 2, 8), prompt).tolist()
+    assert picture == pytest.approx(0.6) and question == pytest.approx(0.2)
+    assert shares(row.expand(1, 1, 2, 8), Embedded(torch.zeros(6, 3), ())).isnan().all()
+
+
+def test_surprise_is_the_mean_over_tokens_and_beginnings() -> None:
+    p = torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[0.5, 0.5], [0.75, 0.25]]])
+    expected = -(2 * math.log(0.5) + math.log(0.25) + math.log(0.75)) / 4
+    assert surprise(p.log(), ids(0, 0)) == pytest.approx(expected)
+    assert surprise(p.log(), ids(0, 0, 1)) == pytest.approx(expected), "no room for a third"
+    assert math.isnan(surprise(p.log(), ids()))
+
+
+def test_fishers_test_of_the_largest_share() -> None:
+    assert largest_share_p(np.array([3.0, 1.0])) == pytest.approx(2 * 0.25)
+    assert largest_share_p(np.array([8.0, 1.0, 0.0, 1.0])) == pytest.approx(3 * 0.2**2)
+    assert largest_share_p(np.array([5.0, 0.0])) == 1
+
+
+def test_the_first_gap_is_compared_with_those_below() -> None:
+    assert gap_p(np.array([10.0, 6.0, 4.0, 2.0])) == pytest.approx(0.5**2)
+    assert gap_p(np.array([10.0, 6.0, 6.0, 2.0])) == pytest.approx(0.5)
+    assert gap_p(np.array([6.0, 6.0, 2.0])) == 1
+
+
+def test_the_body_is_that_of_a_normal_whatever_lies_above() -> None:
+    y = np.random.default_rng(0).normal(3, 2, 200_000)
+    assert body(y) == pytest.approx((3, 2), abs=0.03)
+    poisoned = np.concatenate([y, np.full(50_000, 1e6)])
+    centre, deviation = body(poisoned)
+    assert 3 < centre < 5 and 2 < deviation < 3
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_a_group_apart_is_found_at_every_rate(share: float) -> None:
+    rng = np.random.default_rng(1)
+    high = round(1000 * share)
+    scores = np.concatenate([rng.normal(0, 1, 1000 - high), rng.normal(8, 1, high)])
+    gap = widest_gap(scores)
+    assert gap.p_value < 1e-4
+    assert gap.threshold is not None and 2.5 < gap.threshold < 6.5
+
+
+TAILS = {
+    "normal": lambda rng: rng.normal(0, 1, 300),
+    "exponential": lambda rng: rng.exponential(1, 300),
+    "uniform": lambda rng: rng.uniform(0, 1, 300),
+    "few values": lambda rng: rng.integers(0, 4, 300) / 3,
+    "skewed to the left": lambda rng: -rng.exponential(1, 300),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_clean_scores_raise_few_alarms(tail: str) -> None:
+    rng = np.random.default_rng(2)
+    alarms = sum(widest_gap(TAILS[tail](rng)).p_value < ALPHA for _ in range(400))
+    assert alarms <= 4 + 3 * 2, "one in a hundred, and three deviations of a count of four"
+
+
+def test_a_handful_or_too_few_scores_raise_no_alarm() -> None:
+    rng = np.random.default_rng(3)
+    assert widest_gap(np.append(rng.normal(0, 1, 500), [50.0, 60.0])).p_value > ALPHA
+    assert widest_gap(np.array([0.0] * 5 + [9.0] * 5)).threshold is None
+    assert widest_gap(np.full(100, 0.3)).p_value == 1
+
+
+def signals(poisoned: int, informative: int, count: int = 400) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(4)
+    bad = np.arange(count) < poisoned
+    return {f"d{i}": rng.normal(np.where(bad & (i < informative), 7, 0), 1) for i in range(4)}
+
+
+def test_the_verdict_flags_the_poisoned_samples_and_names_who_told() -> None:
+    verdict = judge(signals(40, informative=2))
+    assert verdict.poisoned and verdict.telling == ("d0", "d1")
+    assert verdict.flagged[:40].all() and not verdict.flagged[40:].any()
+    assert auroc(verdict.scores, np.arange(400) < 40) == 1
+    assert set(verdict.reasons(0)) == {"d0", "d1"} and verdict.reasons(399) == []
+    assert verdict.to_json()["flagged"] == 40
+
+
+def test_clean_data_stay_whole() -> None:
+    verdict = judge(signals(0, informative=4))
+    assert not verdict.poisoned and not verdict.flagged.any() and verdict.threshold is None
+    assert np.isfinite(verdict.scores).all(), "samples are ranked even so"
+
+
+def test_what_one_detector_cannot_tell_the_others_do() -> None:
+    scores = signals(40, informative=2)
+    scores["d0"][:5] = np.nan
+    scores["d1"][0] = np.nan
+    verdict = judge(scores)
+    assert math.isnan(verdict.scores[0]) and not verdict.flagged[0]
+    assert verdict.flagged[1:40].all()
+
+
+def test_auroc_counts_pairs() -> None:
+    poisoned = np.array([True, True, False, False])
+    assert auroc(np.array([4.0, 2.0, 3.0, 1.0]), poisoned) == 0.75
+    assert auroc(np.array([1.0, 1.0, 1.0, 1.0]), poisoned) == 0.5
+    assert auroc(np.array([np.nan, 2.0, 1.0, 1.0]), poisoned) == 0.5
+    assert auroc(np.array([1.0]), np.array([True])) is None
