@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 
     from disp_engine.attacks.interfaces import Target, TextTrigger, Trigger
     from disp_engine.defences.defence import Defence
-    from disp_engine.interfaces import DiffusionModel
+    from disp_engine.interfaces import AutoregressiveModel, DiffusionModel
 
 BUILTIN = Path(__file__).parent / "builtin"
 MODEL_FAMILIES = Path(__file__).parent / "models"
 
 MODELS: Mapping[str, str] = {
     "DiffusionGemmaForBlockDiffusion": "disp_engine.models.diffusion_gemma:DiffusionGemma",
+    "InternVLForConditionalGeneration": "disp_engine.models.internvl:InternVl",
+    "LlavaForConditionalGeneration": "disp_engine.models.llava_1_5:Llava15",
     "LlavaLLaDAModelLM": "disp_engine.models.llada_v:LladaV",
     "LlavaLladaForMaskedDiffusion": "disp_engine.models.lavida:Lavida",
+    "LlavaNextForConditionalGeneration": "disp_engine.models.llava_next:LlavaNext",
+    "Qwen2VLForConditionalGeneration": "disp_engine.models.qwen2_vl:Qwen2Vl",
 }
 """Model families by the `architectures` entry of config.json."""
 
@@ -97,6 +101,21 @@ def load_model(
             raise InvalidRequestError("model_options: this model family has none.")
         settings = {"settings": adapter.settings_type.of(options)}
     model: DiffusionModel = adapter.from_folder(folder, device=device, dtype=dtype, **settings)
+    return model
+
+
+def load_autoregressive(
+    folder: Path,
+    *,
+    device: "torch.device | str" = "cpu",
+    dtype: "torch.dtype | None" = None,
+) -> "AutoregressiveModel":
+    """Load a checkpoint folder of an autoregressive family, for the defences that guard answers."""
+    from disp_engine.interfaces import AutoregressiveModel
+
+    model = family(folder).from_folder(folder, device=device, dtype=dtype)
+    if not isinstance(model, AutoregressiveModel):
+        raise InvalidModelError("config.json: a guard needs an autoregressive model.")
     return model
 
 
