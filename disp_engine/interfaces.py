@@ -213,10 +213,12 @@ class AutoregressiveModel(VisualModel, Protocol):
         """Show the watcher what is read meanwhile, also by `say`."""
         ...
 
-    def hiding(self, columns: Bool[Tensor, "B K"], first_layer: int) -> AbstractContextManager[None]:
+    def hiding(
+        self, columns: Bool[Tensor, "B K"], first_layer: int
+    ) -> AbstractContextManager[None]:
         """Let no row of the layers from `first_layer` on read the marked columns meanwhile."""
         ...
 
     def next_token_loss(self, batch: Sequence[Embedded]) -> Float[Tensor, ""]:
-        """Mean cross-entropy of the labelled tokens of a batch, each predicted from those before."""
+        """Mean cross-entropy of a batch's labelled tokens, each predicted from those before it."""
         ...

@@ -1,7 +1,8 @@
 """Tiny random models in transformers' format, and what transformers' own classes make of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,9 +13,21 @@ from PIL.Image import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.internvl.configuration_internvl import InternVLConfig
+from transformers.models.internvl.modeling_internvl import InternVLForConditionalGeneration
 from transformers.models.llava.configuration_llava import LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 from transformers.models.llava.processing_llava import LlavaProcessor
+from transformers.models.llava_next.configuration_llava_next import LlavaNextConfig
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
+)
+from transformers.models.llava_next.modeling_llava_next import LlavaNextForConditionalGeneration
+from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLConfig
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLForConditionalGeneration
 
 from disp_engine import registry
 from disp_engine.interfaces import AutoregressiveModel
@@ -29,6 +42,10 @@ CLIP = {
     "num_hidden_layers": 3, "num_attention_heads": 3, "image_size": 24, "patch_size": 6,
     "initializer_range": 0.1, "initializer_factor": 1.0, "projection_dim": 8,
 }  # fmt: skip
+SIGLIP_KEYS = {
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size",
+    "patch_size",
+}  # fmt: skip
 SPECIAL = (
     "<pad>", "<s>", "</s>", "<unk>", "<image>", "<|im_start|>", "<|im_end|>", "<img>", "</img>",
     "<IMG_CONTEXT>", "<video>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
@@ -36,7 +53,7 @@ SPECIAL = (
 )  # fmt: skip
 """Their ids are their places: an alphabet of bytes follows."""
 ID = {token: number for number, token in enumerate(SPECIAL)}
-FAMILIES = ("llava_1_5",)
+FAMILIES = ("llava_1_5", "llava_1_5_siglip", "llava_next", "internvl", "qwen2_vl")
 
 
 def byte_tokenizer(*, begins: bool) -> Tokenizer:
@@ -67,6 +84,34 @@ def seeded(kind: Any, config: Any) -> Any:
     return kind(config).eval()
 
 
+@dataclass
+class Expander:
+    """What the processors of families that also read videos do with texts and pictures.
+
+    They themselves cannot be built without a library for videos. `counts` tells the visual tokens
+    of each picture.
+    """
+
+    image_processor: Any
+    token: str
+    counts: Callable[[Any], Any]
+    typed: bool = False
+
+    def __post_init__(self) -> None:
+        self.tokenizer = fast(byte_tokenizer(begins=False))
+
+    def __call__(self, images: Any, text: Any, **named: Any) -> Any:
+        cut = dict(self.image_processor(images, return_tensors="pt"))
+        said = [
+            one.replace(self.token, self.token * int(count))
+            for one, count in zip(text, self.counts(cut), strict=True)
+        ]
+        inputs = cut | dict(self.tokenizer(said, return_token_type_ids=False, **named))
+        if self.typed:
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == ID[self.token]).int()
+        return inputs
+
+
 def llava_1_5() -> tuple[Any, Any]:
     config = LlavaConfig(
         vision_config=CLIP, text_config={"model_type": "llama"} | TEXT,
@@ -82,7 +127,90 @@ def llava_1_5() -> tuple[Any, Any]:
     )  # fmt: skip
 
 
-BUILT = {"llava_1_5": llava_1_5}
+def llava_1_5_siglip() -> tuple[Any, Any]:
+    """The layout of the built-in checkpoint: no class token, heads that are not shared."""
+    tower = {key: value for key, value in CLIP.items() if key in SIGLIP_KEYS}
+    config = LlavaConfig(
+        vision_config=tower | {"model_type": "siglip_vision_model", "vision_use_head": False},
+        text_config={"model_type": "llama"} | TEXT | {"num_key_value_heads": 4},
+        image_token_index=ID["<image>"], image_seq_length=16,
+        vision_feature_select_strategy="full",
+    )  # fmt: skip
+    pictures = CLIPImageProcessorPil(
+        size={"height": 24, "width": 24}, do_center_crop=False,
+        image_mean=[0.5] * 3, image_std=[0.5] * 3,
+    )  # fmt: skip
+    processor: Any = LlavaProcessor
+    return seeded(LlavaForConditionalGeneration, config), processor(
+        pictures, fast(byte_tokenizer(begins=True)), patch_size=6,
+        vision_feature_select_strategy="full",
+    )  # fmt: skip
+
+
+def llava_next() -> tuple[Any, Any]:
+    grids = [[24, 48], [48, 24], [48, 48]]
+    config = LlavaNextConfig(
+        vision_config=CLIP, text_config={"model_type": "mistral", "sliding_window": None} | TEXT,
+        image_token_index=ID["<image>"], image_grid_pinpoints=grids, image_seq_length=16,
+    )  # fmt: skip
+    pictures = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24},
+        image_grid_pinpoints=grids,
+    )  # fmt: skip
+    processor: Any = LlavaNextProcessor
+    return seeded(LlavaNextForConditionalGeneration, config), processor(
+        pictures, fast(byte_tokenizer(begins=True)), patch_size=6,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+    )  # fmt: skip
+
+
+def internvl() -> tuple[Any, Any]:
+    tower = {
+        "model_type": "internvl_vision", "hidden_size": 24, "intermediate_size": 32,
+        "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": [24, 24],
+        "patch_size": [6, 6], "initializer_range": 0.1,
+    }  # fmt: skip
+    config = InternVLConfig(
+        vision_config=tower, text_config={"model_type": "qwen2"} | TEXT,
+        image_token_id=ID["<IMG_CONTEXT>"], image_seq_length=4,
+    )  # fmt: skip
+    pictures = GotOcr2ImageProcessorPil(
+        size={"height": 24, "width": 24}, crop_to_patches=True, min_patches=1, max_patches=4
+    )
+    expand = Expander(
+        pictures, "<IMG_CONTEXT>", lambda cut: [4 * count for count in cut.pop("num_patches")]
+    )
+    return seeded(InternVLForConditionalGeneration, config), expand
+
+
+def qwen2_vl() -> tuple[Any, Any]:
+    tower = {
+        "depth": 2, "embed_dim": 24, "hidden_size": 32, "num_heads": 2, "patch_size": 4,
+        "mlp_ratio": 2, "initializer_range": 0.1,
+    }  # fmt: skip
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+    config = Qwen2VLConfig(
+        vision_config=tower, text_config=TEXT | {"rope_parameters": rope},
+        image_token_id=ID["<|image_pad|>"], video_token_id=ID["<|video_pad|>"],
+        vision_start_token_id=ID["<|vision_start|>"], vision_end_token_id=ID["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    pictures = Qwen2VLImageProcessorPil(
+        patch_size=4, size={"shortest_edge": 8 * 8, "longest_edge": 40 * 40}
+    )
+    expand = Expander(
+        pictures, "<|image_pad|>", lambda cut: cut["image_grid_thw"].prod(-1) // 4, typed=True
+    )
+    return seeded(Qwen2VLForConditionalGeneration, config), expand
+
+
+BUILT = {
+    "llava_1_5": llava_1_5,
+    "llava_1_5_siglip": llava_1_5_siglip,
+    "llava_next": llava_next,
+    "internvl": internvl,
+    "qwen2_vl": qwen2_vl,
+}
 
 
 @cache

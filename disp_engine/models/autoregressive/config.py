@@ -109,7 +109,9 @@ def _only_known(raw: Mapping[str, Any], known: set[str], where: str) -> None:
     """Refuse keys of which transformers' class knows nothing: they may ask for anything."""
     for key in raw:
         if key not in known | _EVERYWHERE:
-            raise InvalidModelError(f"{where}: key {key} is unknown; remove it if it has no effect.")
+            raise InvalidModelError(
+                f"{where}: key {key} is unknown; remove it if it has no effect."
+            )
 
 
 def _fields(kind: Any) -> set[str]:

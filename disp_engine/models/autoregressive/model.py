@@ -217,9 +217,7 @@ class CausalModel(ABC):
         self._refuse_long(len(embeddings))
         merged = None if tokens.labels is None else torch.cat([*targets, labels[begin:]])
         positions = self.visual_positions(len(embeddings), spans, grids)
-        return Embedded(
-            embeddings, tuple(spans), merged, grids=tuple(grids), positions=positions
-        )
+        return Embedded(embeddings, tuple(spans), merged, grids=tuple(grids), positions=positions)
 
     def _refuse_long(self, length: int) -> None:
         longest = self.config.text_config.max_position_embeddings
@@ -257,7 +255,7 @@ class CausalModel(ABC):
         return attention.hiding(columns, first_layer)
 
     def next_token_loss(self, batch: Sequence[Embedded]) -> Float[Tensor, ""]:
-        """Mean cross-entropy of the labelled tokens of a batch, each predicted from those before."""
+        """Mean cross-entropy of a batch's labelled tokens, each predicted from those before it."""
         return self.backbone.next_token_loss(batch)
 
     def save_projector(self, path: Path) -> None:
