@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from disp_engine.attacks.interfaces import Target, TextTrigger, Trigger
     from disp_engine.defences.defence import Defence
+    from disp_engine.guards.guard import Guard
     from disp_engine.interfaces import AutoregressiveModel, DiffusionModel
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -75,6 +76,13 @@ DEFENCES: Mapping[str, str] = {
     "clean_subset": "disp_engine.defences.clean_subset:CleanSubset",
 }
 """Defences by the `type` of a request's method."""
+
+GUARDS: Mapping[str, str] = {
+    "undefended": "disp_engine.guards.undefended:UndefendedSettings",
+    "purmm": "disp_engine.guards.purmm:PurMMSettings",
+    "cleansight": "disp_engine.guards.cleansight:CleanSightSettings",
+}
+"""Guards of answers; their settings build them."""
 
 
 def resolve(target: str) -> Any:
@@ -150,6 +158,14 @@ def target(name: str, options: Mapping[str, Any] | None = None) -> "Target":
     return found
 
 
+def guard(
+    name: str, model: "AutoregressiveModel", options: Mapping[str, Any] | None = None
+) -> "Guard":
+    """Build the guard of a model; `options` stand in place of its defaults."""
+    built: Guard = _build(GUARDS, "guard", name, options).build(model)
+    return built
+
+
 def defence(name: str) -> "type[Defence[Any]]":
     """The class of a defence."""
     found: type[Defence[Any]] = _named(DEFENCES, "method: type", name)
@@ -184,10 +200,13 @@ def _build(
 ) -> Any:
     kind, given = _named(table, noun, name), dict(options or {})
     known = {field.name for field in fields(kind)}
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     if unknown := sorted(set(given) - known):
         raise InvalidRequestError(
             f"{noun} {name!r} has no {', '.join(unknown)}; it has: {', '.join(sorted(known))}."
         )
+    if missing := sorted(needed - set(given)):
+        raise InvalidRequestError(f"{noun} {name!r} needs {', '.join(missing)}.")
     return kind(**given)
 
 
