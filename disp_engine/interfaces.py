@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -76,6 +76,8 @@ class VisualModel(Protocol):
     """
 
     projector: nn.Module
+    projector_prefix: ClassVar[str]
+    """What stands before the names of the projector's tensors in its files."""
     revision: str
     """sha256 over the checkpoint's config, tokenizer and weights, the projector's excepted."""
 
@@ -176,8 +178,11 @@ class Watcher(Protocol):
     `layers` are watched; of each pass the `last` row of every prompt is shown, or `all` rows.
     """
 
-    layers: frozenset[int]
-    rows: Literal["last", "all"]
+    @property
+    def layers(self) -> frozenset[int]: ...
+
+    @property
+    def rows(self) -> Literal["last", "all"]: ...
 
     def see(self, layer: int, first: int, weights: Float[Tensor, "B H R K"]) -> None:
         """Attention of R rows, the first of which is row `first` of the pass, to all columns."""

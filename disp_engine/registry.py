@@ -172,11 +172,16 @@ def defence(name: str) -> "type[Defence[Any]]":
     return found
 
 
-def builtin_models() -> list[dict[str, Any]]:
-    """The checkpoints that ship with the package, as their cards tell of them."""
+def builtin_models(kind: str = "diffusion") -> list[dict[str, Any]]:
+    """The checkpoints of a kind that ship with the package, as their cards tell of them.
+
+    Jobs purify data with models of the kind `diffusion`; guards are for `autoregressive` ones.
+    """
     found = []
     for path in sorted(BUILTIN.glob("*/card.yaml")):
         card = yaml.safe_load(path.read_text())
+        if card.get("kind", "diffusion") != kind:
+            continue
         kept = ("id", "family", "description", "defaults")
         revision = hashlib.sha256(path.read_bytes()).hexdigest()
         found.append(

@@ -76,18 +76,29 @@ class Judged:
 
 @dataclass(frozen=True)
 class Guarded:
-    """An answer and the guard's verdict on its question."""
+    """An answer and the guard's verdict on its question; both counted in tokens."""
 
     text: str
     verdict: Verdict
+    asked: int = 0
+    answered: int = 0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a step adds to an answer that then has `answered` tokens."""
+
+    text: str
+    answered: int
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """A verdict, and the pieces of the answer as they are said."""
+    """A verdict on a question of `asked` tokens, and the answer's pieces as they are said."""
 
     verdict: Verdict
-    pieces: Iterator[str]
+    asked: int
+    pieces: Iterator[Piece]
 
 
 class Guard(ABC):
@@ -116,17 +127,20 @@ class Guard(ABC):
             for row, ids in zip(open_rows, spoken, strict=True):
                 answers[row] = ids
         return [
-            Guarded("" if ids is None else self.model.text(ids), ruling.verdict)
+            Guarded(self.model.text(ids), ruling.verdict, len(ruling.shown.embeddings), len(ids))
             for ids, ruling in zip(answers, judged.rulings, strict=True)
+            if ids is not None
         ]
 
     def stream(self, question: Question, length: int) -> Streamed:
         """Answer one question piece by piece; the verdict is there before the first piece."""
         judged = self.judge(self._embedded([question]), length)
         (ruling,) = judged.rulings
+        asked = len(ruling.shown.embeddings)
         if ruling.said is not None:
-            return Streamed(ruling.verdict, iter([self.model.text(ruling.said)]))
-        return Streamed(ruling.verdict, self._pieces(self._steps(judged, [0], length)))
+            whole = Piece(self.model.text(ruling.said), len(ruling.said))
+            return Streamed(ruling.verdict, asked, iter([whole]))
+        return Streamed(ruling.verdict, asked, self._pieces(self._steps(judged, [0], length)))
 
     def _embedded(self, questions: Sequence[Question]) -> list[Embedded]:
         return embedded(self.model, [self.prepared(question) for question in questions])
@@ -152,7 +166,7 @@ class Guard(ABC):
                 return
             yield said
 
-    def _pieces(self, steps: Iterator[Said]) -> Iterator[str]:
+    def _pieces(self, steps: Iterator[Said]) -> Iterator[Piece]:
         """What each step adds to the text; half a character waits for its other half."""
         ids: list[Tensor] = []
         told = ""
@@ -162,11 +176,11 @@ class Guard(ABC):
             ids.append(said.ids)
             text = self.model.text(torch.cat(ids))
             if text.startswith(told) and not text.endswith("\ufffd"):
-                yield text[len(told) :]
+                yield Piece(text[len(told) :], len(ids))
                 told = text
         text = self.model.text(torch.cat(ids)) if ids else ""
         if len(text) > len(told):
-            yield text[len(told) :]
+            yield Piece(text[len(told) :], len(ids))
 
 
 @torch.no_grad()

@@ -165,22 +165,20 @@ def retained(
     `near` are each token's neighbours, itself among them.
     """
     depth = len(layers)
-    union = frozenset().union(*layers)
-    behind = frozenset().union(*layers[SHALLOW:])
+    union, behind = joined(layers), joined(layers[SHALLOW:])
     match reference:
         case "none":
             return union
         case "deep_half":
-            wanted = frozenset().union(*layers[depth // 2 :])
+            wanted = joined(layers[depth // 2 :])
         case "deep_half_and_one":
-            wanted = frozenset().union(*layers[max(0, depth // 2 - 1) :])
+            wanted = joined(layers[max(0, depth // 2 - 1) :])
         case "middle_layer":
             wanted = layers[depth // 2]
             if not wanted:
                 return union
         case "shallow_filtered":
-            shallow = frozenset().union(*layers[:SHALLOW])
-            return behind | (shallow & around(behind, near))
+            return behind | (joined(layers[:SHALLOW]) & around(behind, near))
         case "most_frequent_8" | "most_frequent_5":
             wanted = _most_frequent(layers[SHALLOW:], int(reference[-1]))
     return union & around(wanted, near)
@@ -188,7 +186,12 @@ def retained(
 
 def around(tokens: frozenset[int], near: Sequence[frozenset[int]]) -> frozenset[int]:
     """The tokens and their neighbours (Eq. 7)."""
-    return frozenset().union(*(near[token] for token in tokens))
+    return joined([near[token] for token in tokens])
+
+
+def joined(parts: Sequence[frozenset[int]]) -> frozenset[int]:
+    """The tokens of all parts."""
+    return frozenset(token for part in parts for token in part)
 
 
 def _most_frequent(layers: Sequence[frozenset[int]], count: int) -> frozenset[int]:

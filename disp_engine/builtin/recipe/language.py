@@ -76,7 +76,11 @@ class Student(nn.Module):
 
 
 def lesson_loss(
-    student: Student, teacher: Teacher, batch: LessonBatch, features: Tensor, recipe: LanguageRecipe
+    student: Student,
+    teacher: Teacher[Prompter],
+    batch: LessonBatch,
+    features: Tensor,
+    recipe: LanguageRecipe,
 ) -> Tensor:
     """Mean cross-entropy over masked positions, weighted, plus the penalty on visual tokens."""
     u = torch.rand(batch.ids.shape)

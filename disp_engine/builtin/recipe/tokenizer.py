@@ -40,6 +40,14 @@ def build_tokenizer() -> Tokenizer:
     The system sentence, the same in every prompt, is one entry of the vocabulary: it would
     otherwise be a quarter of all positions.
     """
+    tokenizer = learn_words()
+    tokenizer.add_tokens([AddedToken(SYSTEM, normalized=False)])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
+    return tokenizer
+
+
+def learn_words() -> Tokenizer:
+    """The words of the world, without special tokens of any family."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -50,8 +58,6 @@ def build_tokenizer() -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
-    tokenizer.add_tokens([AddedToken(SYSTEM, normalized=False)])
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
     return tokenizer
 
 

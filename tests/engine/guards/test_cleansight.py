@@ -112,7 +112,7 @@ def test_pruned_answers_do_not_depend_on_their_neighbours_or_on_streaming(name: 
         (alone,) = guard.answer([question], LENGTH)
         assert alone.text == guarded.text and alone.verdict.removed == guarded.verdict.removed
         streamed = guard.stream(question, LENGTH)
-        assert "".join(streamed.pieces) == guarded.text
+        assert "".join(piece.text for piece in streamed.pieces) == guarded.text
     plain = UndefendedSettings().build(model).answer(QUESTIONS[:2], LENGTH)
     assert [one.text for one in plain] != [one.text for one in together], "pruning does something"
 

@@ -175,7 +175,7 @@ def test_the_second_answer_is_that_to_the_zeroed_picture(name: str) -> None:
     for question, guarded in zip(QUESTIONS, alone, strict=True):
         streamed = guard.stream(question, LENGTH)
         assert streamed.verdict == guarded.verdict
-        assert "".join(streamed.pieces) == guarded.text
+        assert "".join(piece.text for piece in streamed.pieces) == guarded.text
 
 
 def test_where_nothing_is_removed_the_first_answer_is_returned(
