@@ -19,7 +19,7 @@ from tests.engine.models import picture
 
 
 def test_auroc_counts_pairs() -> None:
-    """Of the six pairs triggered-clean, 4 > 1, 4 > 2, 4 > 3, 2 > 1 and the tie 2 = 2 counts half."""
+    """Of six pairs: 4 > 1, 4 > 2, 4 > 3 and 2 > 1; the tie 2 = 2 counts half."""
     assert auroc([4.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(4.5 / 6)
     assert auroc([5.0], [1.0]) == 1.0 and auroc([1.0], [5.0]) == 0.0
     assert auroc([], [1.0]) is None

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.testclient import TestClient
 
 from disp_engine import registry
 from disp_engine.errors import SampleError
-from disp_engine.guards.guard import Guard, Guarded, Question
+from disp_engine.guards.guard import Guard, Guarded, Question, Verdict
 from disp_engine.records import Turn
 from tests.api.live import listening
 from tests.engine.causal_models import causal_model
@@ -187,7 +188,7 @@ class Slow(Guard):
         texts = [one.turns[0].text for one in questions]
         if any("bad" in text for text in texts):
             raise SampleError("a bad question")
-        return [Guarded(text, None) for text in texts]  # type: ignore[arg-type]
+        return [Guarded(text, Verdict()) for text in texts]
 
 
 def test_questions_that_wait_together_are_answered_together() -> None:
@@ -195,7 +196,7 @@ def test_questions_that_wait_together_are_answered_together() -> None:
     desk = Desk(guard, batch=3)
     first = desk.answer(question("first"), 4)
     while not guard.batches:
-        pass
+        time.sleep(0.01)
     waiting = [desk.answer(question(str(n)), 4) for n in range(4)]
     other = desk.answer(question("longer"), 9)
     guard.go.set()
@@ -210,7 +211,7 @@ def test_a_bad_question_does_not_spoil_its_neighbours() -> None:
     desk = Desk(guard, batch=3)
     desk.answer(question("first"), 4)
     while not guard.batches:
-        pass
+        time.sleep(0.01)
     futures: list[Future[Guarded]] = [desk.answer(question(t), 4) for t in ("a", "bad", "b")]
     guard.go.set()
     assert futures[0].result(30).text.endswith("a") and futures[2].result(30).text.endswith("b")
