@@ -24,7 +24,7 @@ Projector = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, help="A tuned projector in place of the folder's."),
 ]
-Name = Annotated[str, typer.Option("--guard", help="purmm, cleansight or undefended.")]
+Name = Annotated[str, typer.Option("--guard", help="purmm, cleansight, blur, strip, ...")]
 Options = Annotated[
     list[str] | None, typer.Option("--option", help="NAME=VALUE of the guard; repeatable.")
 ]

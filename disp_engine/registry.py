@@ -81,6 +81,12 @@ GUARDS: Mapping[str, str] = {
     "undefended": "disp_engine.guards.undefended:UndefendedSettings",
     "purmm": "disp_engine.guards.purmm:PurMMSettings",
     "cleansight": "disp_engine.guards.cleansight:CleanSightSettings",
+    "random_tokens": "disp_engine.guards.random_tokens:RandomTokensSettings",
+    "sparse_vlm": "disp_engine.guards.sparse_vlm:SparseVlmSettings",
+    "blur": "disp_engine.guards.blur:BlurSettings",
+    "flip": "disp_engine.guards.flip:FlipSettings",
+    "shrink_pad": "disp_engine.guards.shrink_pad:ShrinkPadSettings",
+    "strip": "disp_engine.guards.strip:StripSettings",
 }
 """Guards of answers; their settings build them."""
 

@@ -6,7 +6,7 @@ is shown in its place; the model then says the answer. Letters: B questions, K c
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -117,9 +117,13 @@ class Guard(ABC):
         """The question as the model is to read it; guards of pictures change them here."""
         return question
 
+    def rule(self, questions: Sequence[Question], length: int) -> Judged:
+        """Rule what becomes of each question, by what the model reads of it."""
+        return self.judge(self._embedded(questions), length)
+
     def answer(self, questions: Sequence[Question], length: int) -> list[Guarded]:
         """Answer a batch of questions."""
-        judged = self.judge(self._embedded(questions), length)
+        judged = self.rule(questions, length)
         answers = [ruling.said for ruling in judged.rulings]
         open_rows = [row for row, said in enumerate(answers) if said is None]
         if open_rows:
@@ -134,7 +138,7 @@ class Guard(ABC):
 
     def stream(self, question: Question, length: int) -> Streamed:
         """Answer one question piece by piece; the verdict is there before the first piece."""
-        judged = self.judge(self._embedded([question]), length)
+        judged = self.rule([question], length)
         (ruling,) = judged.rulings
         asked = len(ruling.shown.embeddings)
         if ruling.said is not None:
@@ -201,6 +205,20 @@ def collected(steps: Iterator[Said], count: int) -> list[Int[Tensor, " _"]]:
             if alive:
                 rows[row].append(said.ids[row])
     return [torch.stack(row) if row else torch.zeros(0, dtype=torch.long) for row in rows]
+
+
+def plain_answers(
+    model: AutoregressiveModel, prompts: Sequence[Embedded], length: int
+) -> list[Int[Tensor, " _"]]:
+    """The model's own answers."""
+    return collected(model.say(model.read(prompts), length), len(prompts))
+
+
+def zeroed(prompt: Embedded, tokens: Sequence[int]) -> Embedded:
+    """The prompt with zeros in place of some visual tokens, behind the projector."""
+    embeddings = prompt.embeddings.clone()
+    embeddings[list(tokens)] = 0
+    return replace(prompt, embeddings=embeddings)
 
 
 def cells(prompt: Embedded, tokens: Sequence[int]) -> tuple[Cell, ...]:

@@ -13,7 +13,7 @@ Letters: L layers, P visual tokens, T positions, K columns, v attention of a tok
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -22,7 +22,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from disp_engine.errors import InvalidRequestError
-from disp_engine.guards.guard import Guard, Judged, Ruling, Verdict, cells, visual_tokens
+from disp_engine.guards.guard import (
+    Guard,
+    Judged,
+    Ruling,
+    Verdict,
+    cells,
+    visual_tokens,
+    zeroed,
+)
 from disp_engine.guards.localisation import CLUSTERINGS, suspected
 from disp_engine.interfaces import AutoregressiveModel
 from disp_engine.records import Embedded, Grid
@@ -218,10 +226,3 @@ def neighbourhoods(grids: Sequence[Grid]) -> list[frozenset[int]]:
                 )
                 found.append(frozenset(numbers[rows, columns].ravel().tolist()))
     return found
-
-
-def zeroed(prompt: Embedded, tokens: Sequence[int]) -> Embedded:
-    """The prompt with zeros in place of some visual tokens, behind the projector."""
-    embeddings = prompt.embeddings.clone()
-    embeddings[list(tokens)] = 0
-    return replace(prompt, embeddings=embeddings)

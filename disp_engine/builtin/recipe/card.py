@@ -17,7 +17,7 @@ from disp_engine.builtin.recipe.language import LanguageRecipe
 from disp_engine.builtin.recipe.tower import TowerRecipe
 from disp_engine.builtin.world import draw_scene, render
 from disp_engine.errors import InvalidModelError
-from disp_engine.guards.guard import collected
+from disp_engine.guards.guard import plain_answers
 from disp_engine.interfaces import AutoregressiveModel, DiffusionModel, Generation, VisualModel
 from disp_engine.metrics.rate import Rate
 from disp_engine.records import Turn
@@ -81,7 +81,7 @@ def _answers(model: VisualModel, tasks: Sequence[Task], images: Sequence[Image])
     if isinstance(model, DiffusionModel):
         answers = model.denoise(prompts, Generation())
     elif isinstance(model, AutoregressiveModel):
-        answers = collected(model.say(model.read(prompts), Generation().length), len(prompts))
+        answers = plain_answers(model, prompts, Generation().length)
     else:
         raise InvalidModelError("The model gives no answers.")
     return [model.text(answer) for answer in answers]

@@ -5,14 +5,13 @@ import torch
 
 from disp_engine import registry
 from disp_engine.errors import InvalidRequestError
-from disp_engine.guards.guard import Cell, Question
+from disp_engine.guards.guard import Cell, Question, zeroed
 from disp_engine.guards.purmm import (
     REFERENCES,
     ColumnSums,
     PurMMSettings,
     neighbourhoods,
     retained,
-    zeroed,
 )
 from disp_engine.guards.undefended import UndefendedSettings
 from disp_engine.records import Embedded, Grid, Turn
