@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ Reference = Literal[
     "deep_half", "deep_half_and_one", "middle_layer", "most_frequent_8", "most_frequent_5",
     "shallow_filtered", "none",
 ]  # fmt: skip
-REFERENCES = Reference.__args__  # type: ignore[attr-defined]
+REFERENCES = get_args(Reference)
 SHALLOW = 2
 """Layers that the authors' later scripts call shallow."""
 

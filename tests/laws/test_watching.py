@@ -1,15 +1,16 @@
 """What every autoregressive family promises whoever looks at its attention or hides columns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
+from disp_engine import registry
 from disp_engine.errors import InvalidModelError
 from disp_engine.models.autoregressive.attention import AT_ONCE
-from tests.engine.causal_models import FAMILIES, causal_model
+from tests.engine.causal_models import FAMILIES, causal_model, folder_of
 from tests.engine.test_causal_models import LENGTH, prompts
 
 
@@ -140,22 +141,17 @@ def hooks_of(model: Any) -> list[int]:
 def test_hidden_columns_have_no_weight_in_later_layers_and_steps(
     name: str, dtype: torch.dtype
 ) -> None:
-    model: Any = causal_model(name)
-    shown = prompts(model)
+    shown = prompts(causal_model(name))
+    model = registry.load_autoregressive(folder_of(name), dtype=dtype)
     watcher = Everything(frozenset(range(model.depth)), "last")
-    reading = model.read(shown)
+    rows = [replace(prompt, embeddings=prompt.embeddings.to(dtype)) for prompt in shown]
+    reading = model.read(rows)
     columns = torch.zeros_like(reading.attended)
     for row, (prompt, before) in enumerate(zip(shown, reading.pads, strict=True)):
         start = prompt.spans[0][0] + before
         columns[row, start : start + 3] = True
-    model.backbone.whole.to(dtype)
-    try:
-        rows = [type(p)(p.embeddings.to(dtype), p.spans, grids=p.grids, positions=p.positions)
-                for p in shown]  # fmt: skip
-        with model.watching(watcher), model.hiding(columns, 1):
-            steps = list(model.say(model.read(rows), LENGTH))
-    finally:
-        model.backbone.whole.to(torch.float32)
+    with model.watching(watcher), model.hiding(columns, 1):
+        steps = list(model.say(model.read(rows), LENGTH))
     assert len(steps) > 1
     for layer, _, weights in watcher.seen:
         hidden = weights[..., : columns.shape[1]] * columns[:, None, None]

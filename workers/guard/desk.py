@@ -98,8 +98,9 @@ class Desk:
                 return first
             together = [first]
             for item in list(self._waiting):
-                fits = isinstance(item, Whole) and item.length == first.length
-                if fits and len(together) < self._batch:
+                if len(together) == self._batch:
+                    break
+                if isinstance(item, Whole) and item.length == first.length:
                     together.append(item)
                     self._waiting.remove(item)
             return together

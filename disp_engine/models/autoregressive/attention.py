@@ -122,5 +122,7 @@ def causal(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "Q K"]
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
-AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+_functions: Any = AttentionInterface
+_masks: Any = AttentionMaskInterface
+_functions.register(NAME, attend)
+_masks.register(NAME, sdpa_mask)

@@ -91,7 +91,8 @@ class Prompter:
 
     def _pieces(self, turns: Sequence[Turn]) -> list[str]:
         """What each turn adds to the text; an answer comes with its header."""
-        form, pieces = self.form, []
+        form = self.form
+        pieces: list[str] = []
         for number, turn in enumerate(turns):
             text = turn.text.strip()
             if turn.role == "human":
