@@ -145,7 +145,7 @@ def serve(
     length: Length = 256,
     batch: Batch = 8,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8100,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8100,
     device: Device = None,
 ) -> None:
     """Answer chat completions as OpenAI's API does, each with the guard's verdict."""
@@ -159,7 +159,9 @@ def serve(
         built = registry.guard(guard, loaded, guard_options(option, calibration))
         return create_app(built, Served(model.resolve().name, guard, length), batch=batch)
 
-    uvicorn.run(_or_refused(work), host=host, port=port, log_level="warning")
+    served = _or_refused(work)
+    print(f"guarding {model} with {guard} at http://{host}:{port}/v1", file=sys.stderr)
+    uvicorn.run(served, host=host, port=port, log_level="warning")
 
 
 def load(folder: Path, projector: Path | None, device: str | None) -> "AutoregressiveModel":

@@ -45,9 +45,9 @@ Restore = Callable[[nn.Module, torch.optim.Optimizer], int]
 class LlavaRecipe:
     """Settings of the training; see the masked one's for `visual_penalty`."""
 
-    steps: int = 2200
-    batch: int = 48
-    learning_rate: float = 1e-3
+    steps: int = 2600
+    batch: int = 32
+    learning_rate: float = 8e-4
     scenes: int = 24_000
     stickers: float = 0.2
     visual_penalty: float = 2e-3
