@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from disp_engine import registry
-from disp_engine.errors import SampleError
+from disp_engine.errors import EngineError, SampleError
 from disp_engine.guards.guard import Guard, Guarded, Question, Verdict
 from disp_engine.records import Turn
 from tests.api.live import listening
@@ -151,6 +151,14 @@ def test_pictures_come_within_the_request_or_not_at_all(
     assert found.status_code == 400 and why in found.json()["error"]["message"]
 
 
+def test_no_more_pictures_are_taken_than_are_needed(server: TestClient) -> None:
+    parts = message()["content"][:1] * 9
+    found = server.post(
+        "/v1/chat/completions", json=body(messages=[{"role": "user", "content": parts}])
+    )
+    assert found.status_code == 400 and "at most 8" in found.json()["error"]["message"]
+
+
 def test_bytes_that_are_no_request_are_refused(server: TestClient) -> None:
     found = server.post("/v1/chat/completions", content=b"{")
     assert found.status_code == 400
@@ -203,6 +211,21 @@ def test_questions_that_wait_together_are_answered_together() -> None:
     answers = [future.result(30).text for future in (first, *waiting, other)]
     assert answers == [f"<image>\n{text}" for text in ("first", "0", "1", "2", "3", "longer")]
     assert guard.batches == [1, 3, 1, 1], "of one length, and no more than three"
+    desk.close()
+
+
+def test_who_comes_when_too_many_wait_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.guard.desk.MOST_WAITING", 2)
+    guard = Slow()
+    desk = Desk(guard, batch=3)
+    desk.answer(question("first"), 4)
+    while not guard.batches:
+        time.sleep(0.01)
+    kept = [desk.answer(question(str(n)), 4) for n in range(2)]
+    with pytest.raises(EngineError, match="ask again later"):
+        desk.answer(question("late"), 4)
+    guard.go.set()
+    assert len([future.result(30) for future in kept]) == 2
     desk.close()
 
 

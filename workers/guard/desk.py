@@ -9,6 +9,9 @@ from queue import SimpleQueue
 from disp_engine.errors import EngineError
 from disp_engine.guards.guard import Guard, Guarded, Piece, Question, Verdict
 
+MOST_WAITING = 256
+"""Questions; further ones are turned away."""
+
 
 @dataclass(frozen=True)
 class Opening:
@@ -77,6 +80,8 @@ class Desk:
         with self._changed:
             if self._closed:
                 raise EngineError("The guard is shutting down.")
+            if len(self._waiting) >= MOST_WAITING:
+                raise EngineError("Too many questions wait; ask again later.")
             self._waiting.append(item)
             self._changed.notify()
 

@@ -12,6 +12,7 @@ from disp_engine.guards.guard import Question
 from disp_engine.records import Turn
 from schemas.chat import ChatRequest, ImagePart, Message
 
+MOST_PICTURES = 8
 DATA_URL = re.compile(r"data:image/(png|jpeg|webp);base64,", re.ASCII)
 
 
@@ -50,6 +51,8 @@ def _text(message: Message, images: list[Image], where: str) -> str:
         if isinstance(part, ImagePart):
             if message.role != "user":
                 raise InvalidRequestError(f"{where}: pictures may stand in a user's message only.")
+            if len(images) == MOST_PICTURES:
+                raise InvalidRequestError(f"messages: at most {MOST_PICTURES} pictures are taken.")
             images.append(_picture(part.image_url.url, where))
             parts.append(IMAGE_MARK)
         else:
