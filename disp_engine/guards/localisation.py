@@ -14,9 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 Values = NDArray[np.float64]
+Labels = NDArray[np.int64]
 
 
-def kmeans(v: Values) -> Values:
+def kmeans(v: Values) -> Labels:
     """K-Means with two clusters; on a line its optimum is found exactly, by trying each cut.
 
     scikit-learn's with ten starts nearly always ends there, at a thousand times the price.
@@ -27,24 +28,24 @@ def kmeans(v: Values) -> Values:
     # The spread within both clusters is smallest where that between them is largest.
     between = low**2 / size + (total - low) ** 2 / (len(v) - size)
     between[np.diff(ordered) == 0] = -np.inf
-    return (v > ordered[int(between.argmax())]).astype(np.float64)
+    return (v > ordered[int(between.argmax())]).astype(np.int64)
 
 
-def gmm(v: Values) -> Values:
+def gmm(v: Values) -> Labels:
     """A mixture of two Gaussians."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        labels: Values = GaussianMixture(2, random_state=0).fit_predict(v[:, None])
+        labels: Labels = GaussianMixture(2, random_state=0).fit_predict(v[:, None])
     return labels
 
 
-def dbscan(v: Values) -> Values:
+def dbscan(v: Values) -> Labels:
     """DBSCAN with the authors' eps and min_samples; noise counts as a cluster."""
-    labels: Values = DBSCAN(eps=1e-4, min_samples=3).fit_predict(v[:, None])
+    labels: Labels = DBSCAN(eps=1e-4, min_samples=3).fit_predict(v[:, None])
     return labels
 
 
-CLUSTERINGS: Mapping[str, Callable[[Values], Values]] = {
+CLUSTERINGS: Mapping[str, Callable[[Values], Labels]] = {
     "kmeans": kmeans,
     "gmm": gmm,
     "dbscan": dbscan,

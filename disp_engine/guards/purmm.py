@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,12 +35,11 @@ from disp_engine.guards.localisation import CLUSTERINGS, suspected
 from disp_engine.interfaces import AutoregressiveModel
 from disp_engine.records import Embedded, Grid
 
-QueryRows = Literal["answer", "all_causal", "last"]
-Reference = Literal[
+ROWS = ("answer", "all_causal", "last")
+REFERENCES = (
     "deep_half", "deep_half_and_one", "middle_layer", "most_frequent_8", "most_frequent_5",
     "shallow_filtered", "none",
-]  # fmt: skip
-REFERENCES = get_args(Reference)
+)  # fmt: skip
 SHALLOW = 2
 """Layers that the authors' later scripts call shallow."""
 
@@ -56,14 +55,14 @@ class PurMMSettings:
     first two layers suspect filtered, or no filter.
     """
 
-    rows: QueryRows = "answer"
+    rows: str = "answer"
     clustering: str = "kmeans"
-    reference: Reference = "deep_half"
+    reference: str = "deep_half"
 
     def build(self, model: AutoregressiveModel) -> "PurMM":
         """The guard of a model."""
-        if self.rows not in ("answer", "all_causal", "last"):
-            raise InvalidRequestError("guard: rows is answer, all_causal or last.")
+        if self.rows not in ROWS:
+            raise InvalidRequestError(f"guard: rows is {', '.join(ROWS)}.")
         if self.clustering not in CLUSTERINGS:
             raise InvalidRequestError(f"guard: clustering is {', '.join(CLUSTERINGS)}.")
         if self.reference not in REFERENCES:
@@ -125,7 +124,7 @@ class PurMM(Guard):
 class ColumnSums:
     """Attention to each column of the prompts, averaged over heads (Eq. 1), summed over rows."""
 
-    def __init__(self, depth: int, rows: QueryRows, lengths: Sequence[int]) -> None:
+    def __init__(self, depth: int, rows: str, lengths: Sequence[int]) -> None:
         self.layers = frozenset(range(depth))
         self.wanted, self.lengths, self.longest = rows, lengths, max(lengths)
         self.in_prompt = True
@@ -166,7 +165,7 @@ class ColumnSums:
 def retained(
     layers: Sequence[frozenset[int]],
     near: Sequence[frozenset[int]],
-    reference: Reference,
+    reference: str,
 ) -> frozenset[int]:
     """Suspected tokens of any layer (Eq. 4) that lie near the reference set (Eqs. 5 to 8).
 
@@ -187,7 +186,7 @@ def retained(
                 return union
         case "shallow_filtered":
             return behind | (joined(layers[:SHALLOW]) & around(behind, near))
-        case "most_frequent_8" | "most_frequent_5":
+        case _:
             wanted = _most_frequent(layers[SHALLOW:], int(reference[-1]))
     return union & around(wanted, near)
 

@@ -57,7 +57,7 @@ def test_features_are_those_of_the_shared_tower(folder: Path) -> None:
     image = picture(0, (64, 64))
     (found,) = registry.load_autoregressive(folder).encode_images([image])
     with torch.no_grad():
-        expected = tower()(normalise(np.asarray(image)[None]))
+        expected = tower()(normalise(np.array(image)[None]))
     torch.testing.assert_close(found.tiles, expected, atol=1e-4, rtol=1e-3)
 
 

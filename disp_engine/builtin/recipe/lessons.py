@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from disp_engine.models.llada_v.prompt import Prompter
 from disp_engine.records import IGNORE, IMAGE_TOKEN, Tokens, Turn
 
 
+@runtime_checkable
 class Words(Protocol):
     """What a teacher needs of a family's chat: labelled conversations, bare texts, padding."""
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,11 @@ def build_tokenizer() -> Tokenizer:
 
 def learn_words() -> Tokenizer:
     """The words of the world, without special tokens of any family."""
+    return Tokenizer.from_str(_learnt())
+
+
+@cache
+def _learnt() -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -58,7 +64,8 @@ def learn_words() -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
-    return tokenizer
+    text: str = tokenizer.to_str()
+    return text
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

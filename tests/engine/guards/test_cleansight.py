@@ -15,7 +15,7 @@ from disp_engine.guards.cleansight import (
     calibrate,
     ratios,
 )
-from disp_engine.guards.guard import Question
+from disp_engine.guards.guard import Question, _hidden_columns
 from disp_engine.guards.undefended import UndefendedSettings
 from disp_engine.records import Embedded, Grid, Turn
 from disp_engine.training.projector import projector_sha256
@@ -113,8 +113,11 @@ def test_pruned_answers_do_not_depend_on_their_neighbours_or_on_streaming(name: 
         assert alone.text == guarded.text and alone.verdict.removed == guarded.verdict.removed
         streamed = guard.stream(question, LENGTH)
         assert "".join(piece.text for piece in streamed.pieces) == guarded.text
-    plain = UndefendedSettings().build(model).answer(QUESTIONS[:2], LENGTH)
-    assert [one.text for one in plain] != [one.text for one in together], "pruning does something"
+    prompts = guard._embedded(QUESTIONS[:2])
+    columns = _hidden_columns(guard.judge(prompts, LENGTH).rulings)
+    with model.hiding(columns, guard.first_hidden_layer):
+        pruned = model.read(prompts).logits
+    assert not torch.allclose(pruned, model.read(prompts).logits), "pruning does something"
 
 
 def test_nothing_is_hidden_between_two_pieces_of_a_stream() -> None:
