@@ -135,39 +135,6 @@ def evaluate(
     print(text)
 
 
-@app.command("purify")
-def purify(
-    model: Model,
-    data: Annotated[Path, typer.Option(exists=True, help="LLaVA data that may be poisoned.")],
-    out: Annotated[Path, typer.Option(help="Where the purified data and the projector go.")],
-    guard: Name = "purmm",
-    option: Options = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--setting", help="NAME=VALUE of the tuning; repeatable.")
-    ] = None,
-    length: Length = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed and input, same output.")] = 0,
-    device: Device = None,
-) -> None:
-    """Let the tuned model rewrite its training data under guard, and tune again on that."""
-    from disp_engine import registry
-    from disp_engine.context import SilentContext
-    from disp_engine.data.dataset import read_dataset
-    from disp_engine.defences.settings import DefenceSettings
-    from disp_engine.regeneration import Regeneration
-
-    def work() -> dict[str, Any]:
-        loaded, root = load(model, None, device), out / "work"
-        settings = DefenceSettings.resolve(registry.card_defaults(model), named_values(setting))
-        run = Regeneration(
-            loaded, read_dataset(data, root / "pool"), guard, guard_options(option, None),
-            settings, length, seed, root, SilentContext(),
-        )  # fmt: skip
-        return run.run(out).to_json()
-
-    print(json.dumps(_or_refused(work), indent=1))
-
-
 @app.command("serve")
 def serve(
     model: Model,
