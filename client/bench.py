@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from disp_engine.bench.cells import Cell
+from disp_engine.bench.guards import GuardCell
 from disp_engine.bench.run import BenchSpec, run_bench
 
 LINE_EVERY_S = 30.0
@@ -51,7 +52,7 @@ class BenchProgress:
     ) -> None:
         self._bars.stop()
 
-    def begin(self, number: int, total: int, cell: Cell) -> None:
+    def begin(self, number: int, total: int, cell: Cell | GuardCell) -> None:
         """A cell begins."""
         attack = cell.attack
         text = f"{attack.label} {attack.target} {attack.rate:g} {cell.defence} {cell.start}"

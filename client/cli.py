@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from client.config import DATA_FOLDER, MODEL, NotConfigured, find_connection
 from client.errors import Broken, DispError, JobFailed, NotAuthorised, ServiceError, Unavailable
+from client.guard import app as guard
 from client.keys import app as keys
 from client.models import export, models
 from client.report import NotGenuine
@@ -54,6 +55,7 @@ app.command()(export)
 
 app.add_typer(keys, name="keys")
 app.add_typer(report, name="report")
+app.add_typer(guard, name="guard")
 
 Url = Annotated[str | None, typer.Option(help="The service's URL (DISP_URL).")]
 ApiKey = Annotated[str | None, typer.Option(help="The API key (DISP_API_KEY).")]

@@ -1,9 +1,10 @@
 """What a method may know of a model, and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,7 +12,15 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from disp_engine.diffusion.schedule import Schedule
-from disp_engine.records import Embedded, FirstStep, Tokens, Turn, VisualFeatures
+from disp_engine.records import (
+    Embedded,
+    FirstStep,
+    Reading,
+    Said,
+    Tokens,
+    Turn,
+    VisualFeatures,
+)
 
 Remasking = Literal["low_confidence", "random", "margin", "entropy"]
 
@@ -60,15 +69,15 @@ class MaskedDenoiser(Protocol):
 
 
 @runtime_checkable
-class DiffusionModel(Protocol):
-    """A diffusion language model with a visual projector: the adapter's verbs.
+class VisualModel(Protocol):
+    """A language model with a visual projector, however it makes its responses.
 
-    Embed a prompt with its visual spans (`encode_images`, `tokenise_*`, `embed`); hide visual
-    tokens; the first step of a response, differentiable in the prompt; denoise a response; the
-    projector and its objective. How a response is noised is the family's own affair.
+    Embed a prompt with its visual spans (`encode_images`, `tokenise_*`, `embed`); the projector.
     """
 
     projector: nn.Module
+    projector_prefix: ClassVar[str]
+    """What stands before the names of the projector's tensors in its files."""
     revision: str
     """sha256 over the checkpoint's config, tokenizer and weights, the projector's excepted."""
 
@@ -90,6 +99,28 @@ class DiffusionModel(Protocol):
     def embed(self, tokens: Tokens, features: Sequence[VisualFeatures]) -> Embedded:
         """Project the pictures and put them in place of the image tokens (differentiable)."""
         ...
+
+    def tokenise_response(self, text: str) -> Int[Tensor, " T"]:
+        """The ids by which the model would say a text, without the end of its turn."""
+        ...
+
+    def save_projector(self, path: Path) -> None:
+        """Write the projector as safetensors under the family's official names."""
+        ...
+
+    def text(self, ids: Int[Tensor, " T"]) -> str:
+        """The response as a user reads it."""
+        ...
+
+
+@runtime_checkable
+class DiffusionModel(VisualModel, Protocol):
+    """A diffusion language model with a visual projector: the adapter's verbs.
+
+    Beside those of every visual model: hide visual tokens; the first step of a response,
+    differentiable in the prompt; denoise a response; the objective. How a response is noised is
+    the family's own affair.
+    """
 
     def hide(self, prompt: Embedded, chosen: Bool[Tensor, " Lv"]) -> Embedded:
         """Put what the family hides with in place of chosen visual tokens (Eq. 10)."""
@@ -119,18 +150,6 @@ class DiffusionModel(Protocol):
         """The family's objective (Eq. 2) over a batch, noised by draws from `generator` (Eq. 1)."""
         ...
 
-    def tokenise_response(self, text: str) -> Int[Tensor, " T"]:
-        """The ids by which the model would say a text, without the end of its turn."""
-        ...
-
-    def save_projector(self, path: Path) -> None:
-        """Write the projector as safetensors under the family's official names."""
-        ...
-
-    def text(self, ids: Int[Tensor, " T"]) -> str:
-        """The response as a user reads it."""
-        ...
-
 
 @runtime_checkable
 class AttendingModel(DiffusionModel, MaskedDenoiser, Protocol):
@@ -158,4 +177,62 @@ class PlacingModel(DiffusionModel, Protocol):
 
     def places(self, picture: VisualFeatures) -> Float[Tensor, "T 4"]:
         """Left, top, right, bottom of each token's part, as shares; nan for one of no part."""
+        ...
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Sees chosen rows of the attention while a causal model reads.
+
+    `layers` are watched; of each pass the `last` row of every prompt is shown, or `all` rows.
+    """
+
+    @property
+    def layers(self) -> frozenset[int]: ...
+
+    @property
+    def rows(self) -> Literal["last", "all"]: ...
+
+    def see(self, layer: int, first: int, weights: Float[Tensor, "B H R K"]) -> None:
+        """Attention of R rows, the first of which is row `first` of the pass, to all columns."""
+        ...
+
+
+@runtime_checkable
+class AutoregressiveModel(VisualModel, Protocol):
+    """A causal language model with a visual projector, for the defences that guard its answers.
+
+    Beside the verbs of every visual model: read prompts, say answers token by token, show attention
+    rows at named layers, hide columns of the attention, and the objective of its tuning.
+    """
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of the language model."""
+        ...
+
+    def read(self, prompts: Sequence[Embedded]) -> Reading:
+        """Read prompts of any lengths."""
+        ...
+
+    def say(self, reading: Reading, length: int) -> Iterator[Said]:
+        """Greedy answers of at most `length` tokens, one token of each at a time.
+
+        A token is read after it was handed out, so that a watcher sees its row; `reading` is used
+        up. The end of the model's turn is not alive and not read.
+        """
+        ...
+
+    def watching(self, watcher: Watcher) -> AbstractContextManager[None]:
+        """Show the watcher what is read meanwhile, also by `say`."""
+        ...
+
+    def hiding(
+        self, columns: Bool[Tensor, "B K"], first_layer: int
+    ) -> AbstractContextManager[None]:
+        """Let no row of the layers from `first_layer` on read the marked columns meanwhile."""
+        ...
+
+    def next_token_loss(self, batch: Sequence[Embedded]) -> Float[Tensor, ""]:
+        """Mean cross-entropy of a batch's labelled tokens, each predicted from those before it."""
         ...

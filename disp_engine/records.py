@@ -66,18 +66,44 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A tile of a picture: the token of row r and column c stands at `start + r * stride + c`."""
+
+    start: int
+    rows: int
+    columns: int
+    stride: int
+
+    def moved(self, by: int) -> "Grid":
+        """The same tile further on."""
+        return replace(self, start=self.start + by)
+
+    def tokens(self) -> list[int]:
+        """Where the tile's tokens stand, row by row."""
+        return [
+            self.start + row * self.stride + column
+            for row in range(self.rows)
+            for column in range(self.columns)
+        ]
+
+
+@dataclass(frozen=True)
 class Embedded:
     """A conversation as the language model reads it.
 
     `embeddings` [L D] text and visual tokens in order; `spans` the half-open interval of each
     picture's visual tokens; `labels` [L] follow the embeddings (IGNORE on visual tokens);
     `attended` [L] marks the rows that are read, None for all (a family may hide a token so).
+    `grids` tell where the visual tokens stand in their pictures, `positions` [3 L] are those of a
+    family that counts by time, row and column; both are told by autoregressive families only.
     """
 
     embeddings: Float[Tensor, "L D"]
     spans: tuple[tuple[int, int], ...]
     labels: Int[Tensor, " L"] | None = None
     attended: Bool[Tensor, " L"] | None = None
+    grids: tuple[Grid, ...] = ()
+    positions: Int[Tensor, "3 L"] | None = None
 
     def visual(self) -> Bool[Tensor, " L"]:
         """Mark the rows that are visual tokens."""
@@ -100,3 +126,27 @@ class FirstStep:
     shown: Float[Tensor, "B L C"]
     hidden: Float[Tensor, "B L C"]
     starts: int = 1
+
+
+@dataclass
+class Reading:
+    """What a causal model has read of B rows, and what it makes of it.
+
+    Rows are padded on the left: `pads` counts the columns before each prompt, so that position p
+    of prompt b is column `pads[b] + p`. `attended` marks the columns that may be read, `following`
+    is the position of the next token, `logits` are those of the next token.
+    """
+
+    cache: Any = field(repr=False)
+    pads: tuple[int, ...]
+    attended: Bool[Tensor, "B K"]
+    following: Int[Tensor, " B"]
+    logits: Float[Tensor, "B V"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """One step of B answers: the token of each, and which of the answers still go on."""
+
+    ids: Int[Tensor, " B"]
+    alive: Bool[Tensor, " B"]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,20 @@ if TYPE_CHECKING:
     from disp_engine.attacks.interfaces import Target, TextTrigger, Trigger
     from disp_engine.defences.defence import Defence
     from disp_engine.detection.interfaces import Detector
-    from disp_engine.interfaces import DiffusionModel
+    from disp_engine.guards.guard import Guard
+    from disp_engine.interfaces import AutoregressiveModel, DiffusionModel
 
 BUILTIN = Path(__file__).parent / "builtin"
 MODEL_FAMILIES = Path(__file__).parent / "models"
 
 MODELS: Mapping[str, str] = {
     "DiffusionGemmaForBlockDiffusion": "disp_engine.models.diffusion_gemma:DiffusionGemma",
+    "InternVLForConditionalGeneration": "disp_engine.models.internvl:InternVl",
+    "LlavaForConditionalGeneration": "disp_engine.models.llava_1_5:Llava15",
     "LlavaLLaDAModelLM": "disp_engine.models.llada_v:LladaV",
     "LlavaLladaForMaskedDiffusion": "disp_engine.models.lavida:Lavida",
+    "LlavaNextForConditionalGeneration": "disp_engine.models.llava_next:LlavaNext",
+    "Qwen2VLForConditionalGeneration": "disp_engine.models.qwen2_vl:Qwen2Vl",
 }
 """Model families by the `architectures` entry of config.json."""
 
@@ -83,6 +88,19 @@ DETECTORS: Mapping[str, str] = {
 }
 """Detectors of poisoned samples; a run asks all whose needs it can meet."""
 
+GUARDS: Mapping[str, str] = {
+    "undefended": "disp_engine.guards.undefended:UndefendedSettings",
+    "purmm": "disp_engine.guards.purmm:PurMMSettings",
+    "cleansight": "disp_engine.guards.cleansight:CleanSightSettings",
+    "random_tokens": "disp_engine.guards.random_tokens:RandomTokensSettings",
+    "sparse_vlm": "disp_engine.guards.sparse_vlm:SparseVlmSettings",
+    "blur": "disp_engine.guards.blur:BlurSettings",
+    "flip": "disp_engine.guards.flip:FlipSettings",
+    "shrink_pad": "disp_engine.guards.shrink_pad:ShrinkPadSettings",
+    "strip": "disp_engine.guards.strip:StripSettings",
+}
+"""Guards of answers; their settings build them."""
+
 
 def resolve(target: str) -> Any:
     """Import what a table's `module:Class` names."""
@@ -108,6 +126,21 @@ def load_model(
             raise InvalidRequestError("model_options: this model family has none.")
         settings = {"settings": adapter.settings_type.of(options)}
     model: DiffusionModel = adapter.from_folder(folder, device=device, dtype=dtype, **settings)
+    return model
+
+
+def load_autoregressive(
+    folder: Path,
+    *,
+    device: "torch.device | str" = "cpu",
+    dtype: "torch.dtype | None" = None,
+) -> "AutoregressiveModel":
+    """Load a checkpoint folder of an autoregressive family, for the defences that guard answers."""
+    from disp_engine.interfaces import AutoregressiveModel
+
+    model = family(folder).from_folder(folder, device=device, dtype=dtype)
+    if not isinstance(model, AutoregressiveModel):
+        raise InvalidModelError("config.json: a guard needs an autoregressive model.")
     return model
 
 
@@ -148,17 +181,30 @@ def detector(name: str) -> "Detector":
     return found
 
 
+def guard(
+    name: str, model: "AutoregressiveModel", options: Mapping[str, Any] | None = None
+) -> "Guard":
+    """Build the guard of a model; `options` stand in place of its defaults."""
+    built: Guard = _build(GUARDS, "guard", name, options).build(model)
+    return built
+
+
 def defence(name: str) -> "type[Defence[Any]]":
     """The class of a defence."""
     found: type[Defence[Any]] = _named(DEFENCES, "method: type", name)
     return found
 
 
-def builtin_models() -> list[dict[str, Any]]:
-    """The checkpoints that ship with the package, as their cards tell of them."""
+def builtin_models(kind: str = "diffusion") -> list[dict[str, Any]]:
+    """The checkpoints of a kind that ship with the package, as their cards tell of them.
+
+    Jobs purify data with models of the kind `diffusion`; guards are for `autoregressive` ones.
+    """
     found = []
     for path in sorted(BUILTIN.glob("*/card.yaml")):
         card = yaml.safe_load(path.read_text())
+        if card.get("kind", "diffusion") != kind:
+            continue
         kept = ("id", "family", "description", "defaults")
         revision = hashlib.sha256(path.read_bytes()).hexdigest()
         found.append(
@@ -182,10 +228,13 @@ def _build(
 ) -> Any:
     kind, given = _named(table, noun, name), dict(options or {})
     known = {field.name for field in fields(kind)}
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     if unknown := sorted(set(given) - known):
         raise InvalidRequestError(
             f"{noun} {name!r} has no {', '.join(unknown)}; it has: {', '.join(sorted(known))}."
         )
+    if missing := sorted(needed - set(given)):
+        raise InvalidRequestError(f"{noun} {name!r} needs {', '.join(missing)}.")
     return kind(**given)
 
 

@@ -134,9 +134,7 @@ def _settle(context: JobContext[Claim], workplace: Workplace) -> Outcome:
         return Outcome.LEASE_LOST
 
 
-def _succeed(
-    context: JobContext[Claim], workplace: Workplace, publication: Publication
-) -> None:
+def _succeed(context: JobContext[Claim], workplace: Workplace, publication: Publication) -> None:
     store, claim, manifest = workplace.store, context.claim, publication.manifest
     key, result, files = publication.key, publication.result, result_files(manifest)
 

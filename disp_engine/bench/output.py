@@ -16,7 +16,7 @@ NAMES = ("table", "model", "published", "trigger", "target", "poisoning_rate", "
 RATES = ("asr_with_trigger", "asr_without_trigger", "clean_performance", "robust_performance",
          "token_agreement")  # fmt: skip
 NUMBERS = ("relative_clean_performance", "trade_off", "defence_effectiveness",
-           "robust_improvement", "cider", "seconds")  # fmt: skip
+           "robust_improvement", "cider", "auroc", "latency_ratio", "seconds")  # fmt: skip
 
 Row = Mapping[str, Any]
 
@@ -107,7 +107,7 @@ def _also(row: Row) -> str:
         told += [f"{kind} {100 * v:.1f}" for kind, v in shares.items() if v is not None]
     if "detection" in row:
         told.append(_detection(row["detection"]))
-    told += _attributions(row.get("modality", {}))
+    told += _attributions(row.get("modality", {})) + _guarded(row)
     return "; ".join(told)
 
 
@@ -116,6 +116,16 @@ def _detection(found: Row) -> str:
     told = [f"{name} {area:.3f}" for name, area in areas.items() if area is not None]
     verdict = "poisoned" if found["poisoned"] else "clean"
     return f"verdict {verdict} (p = {found['p_value']:.1g}); AUROC: {', '.join(told) or 'none'}"
+
+
+def _guarded(row: Row) -> list[str]:
+    """What tables of guards tell besides."""
+    if row.get("latency_ratio") is None:
+        return []
+    told = {"RP": share(row["recovery_performance"]), "TP": row["trade_off"]}
+    shares = [f"{name} {100 * value:.1f}" for name, value in told.items() if value is not None]
+    auroc = [] if row["auroc"] is None else [f"AUROC {row['auroc']:.3f}"]
+    return [*shares, *auroc, f"latency {row['latency_ratio']:.2f} x"]
 
 
 def _attributions(modality: Row) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from disp_engine import registry
 from disp_engine.bench.cells import FULL, QUICK, QUICK_CELLS, Cell
+from disp_engine.bench.guards import GUARD_TABLES, GuardBench, GuardCell
 from disp_engine.bench.output import content, write_csv, write_json, write_markdown
 from disp_engine.bench.plots import plot
 from disp_engine.bench.rows import full_rows
@@ -19,7 +20,7 @@ from disp_engine.errors import InvalidRequestError
 FAMILIES = {"table2": "lavida"}
 """Families of the built-in checkpoints that a table is of; the others are of LLaDA-V."""
 
-Told = Callable[[int, int, Cell], None]
+Told = Callable[[int, int, Cell | GuardCell], None]
 """Called before each cell with its number, how many there are, and the cell."""
 
 
@@ -43,8 +44,11 @@ def run_bench(spec: BenchSpec, context: RunContext, told: Told) -> dict[str, Any
 
     The files are written anew after each cell, so that a table that was stopped shows what it has.
     """
+    if spec.table in GUARD_TABLES:
+        return _run_guards(spec, context, told)
     if spec.table not in TABLES:
-        raise InvalidRequestError(f"table {spec.table!r} is unknown; known: {', '.join(TABLES)}.")
+        known = ", ".join([*TABLES, *GUARD_TABLES])
+        raise InvalidRequestError(f"table {spec.table!r} is unknown; known: {known}.")
     if spec.table == "table4" and spec.data is not None:
         raise InvalidRequestError(
             "table4 on other data than the built-in world is measured by lmms-eval."
@@ -67,6 +71,26 @@ def run_bench(spec: BenchSpec, context: RunContext, told: Told) -> dict[str, Any
     return found
 
 
+def _run_guards(spec: BenchSpec, context: RunContext, told: Told) -> dict[str, Any]:
+    """The same for a table of guards, which is of an autoregressive model."""
+    if spec.data is not None:
+        raise InvalidRequestError(f"{spec.table}: guards are measured on the built-in world.")
+    _require("matplotlib")
+    cells = list(GUARD_TABLES[spec.table]())
+    size = smaller(QUICK if spec.quick else FULL, samples=spec.samples, test=spec.test)
+    model_dir = spec.model_dir or builtin_for(spec.table)
+    bench = GuardBench(model_dir, spec.work, size, spec.seed, context)
+    found: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for number, cell in enumerate(cells):
+        told(number, len(cells), cell)
+        rows.append(bench.row(cell))
+        found = _write_rows(spec, rows)
+        check(context)
+    plot(spec.out / f"{spec.table}.png", spec.table, found)
+    return found
+
+
 def _require(*packages: str) -> None:
     """Say before hours of work that the files could not be written."""
     if missing := [name for name in packages if find_spec(name) is None]:
@@ -78,7 +102,10 @@ def _require(*packages: str) -> None:
 def builtin_for(table: str) -> Path:
     """The built-in checkpoint of the family that a table is of."""
     family = FAMILIES.get(table, "llada_v")
-    for card in registry.builtin_models():
+    kind = "diffusion"
+    if table in GUARD_TABLES:
+        family, kind = "llava_1_5", "autoregressive"
+    for card in registry.builtin_models(kind):
         if card["family"] == family:
             return Path(card["path"])
     raise InvalidRequestError(f"{table}: there is no built-in {family} checkpoint; give a model.")
@@ -87,7 +114,10 @@ def builtin_for(table: str) -> Path:
 def _write(
     spec: BenchSpec, cells: Sequence[Cell], measured: Sequence[dict[str, Any]], model: str
 ) -> dict[str, Any]:
-    rows = full_rows(cells, measured, model, spec.seed)
+    return _write_rows(spec, full_rows(cells, measured, model, spec.seed))
+
+
+def _write_rows(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found = content(rows, spec.table, quick=spec.quick)
     write_json(spec.out / f"{spec.table}.json", found)
     write_csv(spec.out / f"{spec.table}.csv", found)

@@ -10,7 +10,7 @@ import torch
 from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import IMAGE_MARK, Dataset
 from disp_engine.errors import SampleError
-from disp_engine.interfaces import DiffusionModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Sample, Turn, VisualFeatures
 from disp_engine.stages import Stage
 
@@ -18,7 +18,7 @@ from disp_engine.stages import Stage
 class FeatureCache:
     """Tower features of pictures by the sha256 of their files, kept on disk below `root`."""
 
-    def __init__(self, model: DiffusionModel, root: Path, context: RunContext) -> None:
+    def __init__(self, model: VisualModel, root: Path, context: RunContext) -> None:
         self.model = model
         self.context = context
         self._stage = Stage(root, "features", {"model": model.revision})
@@ -71,7 +71,7 @@ class Prepared:
     failed: dict[str, str]
 
 
-def prepare(dataset: Dataset, model: DiffusionModel, cache: FeatureCache) -> Prepared:
+def prepare(dataset: Dataset, model: VisualModel, cache: FeatureCache) -> Prepared:
     """Encode all pictures and try all texts once; a sample that fails falls out alone."""
     broken = cache.load(dataset, [name for sample in dataset.samples for name in sample.images])
     usable, without, failed = [], [], dict(dataset.refused)
@@ -90,7 +90,7 @@ def prepare(dataset: Dataset, model: DiffusionModel, cache: FeatureCache) -> Pre
 
 
 @torch.no_grad()
-def _try(sample: Sample, model: DiffusionModel, cache: FeatureCache) -> None:
+def _try(sample: Sample, model: VisualModel, cache: FeatureCache) -> None:
     """Raise SampleError if the sample cannot be trained on or its first prompt not be asked."""
     model.embed(model.tokenise_example(sample.turns), cache.of(sample, sample.turns))
     first = sample.turns[:1]

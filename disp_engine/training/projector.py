@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from disp_engine.context import RunContext
-from disp_engine.interfaces import DiffusionModel
+from disp_engine.errors import InvalidRequestError
+from disp_engine.interfaces import AutoregressiveModel, DiffusionModel, VisualModel
 from disp_engine.records import Embedded, Sample
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache
@@ -49,20 +50,20 @@ def projector_sha256(projector: nn.Module) -> str:
     return found.hexdigest()
 
 
-def snapshot(model: DiffusionModel) -> dict[str, Tensor]:
+def snapshot(model: VisualModel) -> dict[str, Tensor]:
     """A copy of the projector's weights."""
     return {name: p.detach().clone() for name, p in model.projector.named_parameters()}
 
 
 @torch.no_grad()
-def restore(model: DiffusionModel, weights: Mapping[str, Tensor]) -> None:
+def restore(model: VisualModel, weights: Mapping[str, Tensor]) -> None:
     """Put a snapshot back."""
     for name, parameter in model.projector.named_parameters():
         parameter.copy_(weights[name])
 
 
 def tune_projector(
-    model: DiffusionModel,
+    model: VisualModel,
     samples: Sequence[Sample],
     cache: FeatureCache,
     settings: FineTuning,
@@ -85,15 +86,28 @@ def tune_projector(
             return [model.embed(tokens[i], features[i]) for i in chosen]
 
         if objective is None:
-            return model.noised_loss(batch(), generator)
+            return own_loss(model, batch(), generator)
+        if not isinstance(model, DiffusionModel):
+            raise InvalidRequestError("objective: it is one of diffusion models only.")
         return objective.loss(model, batch, [samples[i] for i in chosen], generator)
 
     fine_tune(model.projector, loss_of, len(samples), settings, seed, stage, context)
     stage.finish()
 
 
+def own_loss(
+    model: VisualModel, batch: Sequence[Embedded], generator: torch.Generator
+) -> Float[Tensor, ""]:
+    """The objective that the model was published with; only diffusion draws noise for it."""
+    if isinstance(model, AutoregressiveModel):
+        return model.next_token_loss(batch)
+    if isinstance(model, DiffusionModel):
+        return model.noised_loss(batch, generator)
+    raise InvalidRequestError("model: it has no objective to be tuned by.")
+
+
 def tuning_inputs(
-    model: DiffusionModel, data_sha256: str, settings: FineTuning, seed: int
+    model: VisualModel, data_sha256: str, settings: FineTuning, seed: int
 ) -> dict[str, Any]:
     """All that determines the tuned projector, the model's present projector included."""
     return {

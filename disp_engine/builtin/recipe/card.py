@@ -1,7 +1,7 @@
 """The checkpoint's card: what it is, how it was made, how good it was measured to be."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from disp_engine.builtin.instructions import KINDS, Task
 from disp_engine.builtin.recipe.plans import Plan
 from disp_engine.builtin.recipe.tower import TowerRecipe
 from disp_engine.builtin.world import draw_scene, render
-from disp_engine.interfaces import DiffusionModel, Generation
+from disp_engine.errors import InvalidModelError
+from disp_engine.guards.guard import plain_answers
+from disp_engine.interfaces import AutoregressiveModel, DiffusionModel, Generation, VisualModel
 from disp_engine.metrics.rate import Rate
 from disp_engine.records import Turn
 
@@ -28,25 +30,31 @@ def write_card(folder: Path, tower: TowerRecipe, plan: Plan) -> None:
     recipe: dict[str, Any] = {"tower": asdict(tower), "language": asdict(plan.language)}
     if plan.starts_from is not None:
         recipe["starts_from"] = plan.starts_from
+    facts = {"family": plan.family, "description": plan.description, "recipe": recipe}
+    save_card(folder, facts, registry.load_model(folder), plan.defaults)
+
+
+def save_card(
+    folder: Path, facts: Mapping[str, Any], model: VisualModel, defaults: Mapping[str, float]
+) -> None:
+    """Write a card: some facts, the hashes of the files, and what the model was measured to do."""
     card = {
-        "id": plan.name,
-        "family": plan.family,
-        "description": plan.description,
-        "recipe": recipe,
+        "id": folder.name,
+        **facts,
         "sha256": {p.name: _sha256(p) for p in sorted(folder.iterdir()) if p.name != "card.yaml"},
-        "quality": measure_quality(registry.load_model(folder)),
-        "defaults": dict(plan.defaults),
+        "quality": measure_quality(model),
+        "defaults": dict(defaults),
     }
     (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
 
 
-def measure_quality(model: DiffusionModel, scenes: int = 500) -> dict[str, Any]:
+def measure_quality(model: VisualModel, scenes: int = 500) -> dict[str, Any]:
     """Exact match per kind of task on held-out scenes, as rates."""
     return {kind.__name__: exact_match(model, kind, scenes).to_json() for kind in KINDS}
 
 
 def exact_match(
-    model: DiffusionModel, kind: Callable[..., Task], scenes: int, batch: int = 50
+    model: VisualModel, kind: Callable[..., Task], scenes: int, batch: int = 50
 ) -> Rate:
     """Share of held-out scenes on which the model answers one kind of task exactly."""
     rng = np.random.default_rng(HELD_OUT_SEED)
@@ -63,13 +71,19 @@ def exact_match(
 
 
 @torch.no_grad()
-def _answers(model: DiffusionModel, tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
+def _answers(model: VisualModel, tasks: Sequence[Task], images: Sequence[Image]) -> list[str]:
     questions = [[Turn("human", f"<image>\n{task.prompt}")] for task in tasks]
     prompts = [
         model.embed(model.tokenise_prompt(question), [shown])
         for question, shown in zip(questions, model.encode_images(images), strict=True)
     ]
-    return [model.text(answer) for answer in model.denoise(prompts, Generation())]
+    if isinstance(model, DiffusionModel):
+        answers = model.denoise(prompts, Generation())
+    elif isinstance(model, AutoregressiveModel):
+        answers = plain_answers(model, prompts, Generation().length)
+    else:
+        raise InvalidModelError("The model gives no answers.")
+    return [model.text(answer) for answer in answers]
 
 
 def _sha256(path: Path) -> str:

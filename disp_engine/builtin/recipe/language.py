@@ -88,7 +88,11 @@ class Student(nn.Module):
 
 
 def lesson_loss(
-    student: Student, teacher: Teacher, batch: LessonBatch, features: Tensor, recipe: LanguageRecipe
+    student: Student,
+    teacher: Teacher[ChatPrompter],
+    batch: LessonBatch,
+    features: Tensor,
+    recipe: LanguageRecipe,
 ) -> Tensor:
     """Mean cross-entropy over masked positions, weighted, plus the penalty on visual tokens."""
     u = torch.rand(batch.ids.shape)

@@ -1,6 +1,8 @@
 """Batches for stage 2: conversations about scenes, with commands in the text or the picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,7 +12,19 @@ from torch import Tensor
 from disp_engine.builtin.instructions import ask, describe, draw_task
 from disp_engine.builtin.world import Scene
 from disp_engine.models.llava.chat import ChatPrompter
-from disp_engine.records import IGNORE, IMAGE_TOKEN, Turn
+from disp_engine.records import IGNORE, IMAGE_TOKEN, Tokens, Turn
+
+
+@runtime_checkable
+class Words(Protocol):
+    """What a teacher needs of a family's chat: labelled conversations, bare texts, padding."""
+
+    @property
+    def pad(self) -> int: ...
+
+    def example(self, turns: Sequence[Turn]) -> Tokens: ...
+
+    def encode(self, text: str) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,10 @@ class LessonBatch:
     times: Float[Tensor, "B 1"]
 
 
-class Teacher:
+W = TypeVar("W", bound=Words)
+
+
+class Teacher(Generic[W]):
     """Draws lessons from scenes.
 
     `in_picture`: share of the commands that stand inside the visual span; of these,
@@ -61,7 +78,7 @@ class Teacher:
     hidden_most = 0.7
     bare = 0.5
 
-    def __init__(self, prompter: ChatPrompter, visual_tokens: int) -> None:
+    def __init__(self, prompter: W, visual_tokens: int) -> None:
         self.prompter = prompter
         self.visual_tokens = visual_tokens
         example = prompter.example([Turn("human", "<image>"), Turn("gpt", "")])
@@ -91,13 +108,17 @@ class Teacher:
         del ids[gone], labels[gone]
         return Lesson(ids, labels, list(self.prompter.encode(command)) if command else [])
 
+    padding_label: int | None = None
+    """Label of padding; None is the padding itself, a target as in the official collator."""
+
     def batch(self, scenes: list[Scene], size: int, rng: np.random.Generator) -> LessonBatch:
-        """Draw `size` lessons; padding is a target, as in the official collator."""
+        """Draw `size` lessons, padded to one length and a little beyond."""
         rows = rng.integers(len(scenes), size=size)
         lessons = [self.lesson(scenes[row], rng) for row in rows]
         length = max(len(lesson.ids) for lesson in lessons) + int(rng.integers(0, 12))
         ids = torch.full((size, length), self.prompter.pad)
-        labels = torch.full((size, length), self.prompter.pad)
+        padding = self.prompter.pad if self.padding_label is None else self.padding_label
+        labels = torch.full((size, length), padding)
         overwrite = torch.full((size, self.visual_tokens), -1)
         masked = torch.zeros(size, self.visual_tokens, dtype=torch.bool)
         for i, lesson in enumerate(lessons):

@@ -11,14 +11,13 @@ from disp_engine.models.llada_v.prompt import Prompter as LladaVPrompter
 from disp_engine.models.llava.chat import ChatPrompter
 from disp_engine.models.llava.config import LlavaConfig
 
+DEFAULTS = {"learning_rate": 1e-3}
+"""Hyperparameters that differ from the paper's, which are set for a far larger projector."""
+
 
 @dataclass(frozen=True)
 class Plan:
-    """One checkpoint, and the one whose language model and projector it goes on from.
-
-    `defaults` are hyperparameters that differ from the paper's, which are set for a far larger
-    projector.
-    """
+    """One checkpoint, and the one whose language model and projector it goes on from."""
 
     name: str
     family: str
@@ -26,7 +25,7 @@ class Plan:
     config: type[LlavaConfig]
     prompter: type[ChatPrompter]
     language: LanguageRecipe
-    defaults: Mapping[str, float] = field(default_factory=lambda: {"learning_rate": 1e-3})
+    defaults: Mapping[str, float] = field(default_factory=lambda: DEFAULTS)
     starts_from: str | None = None
 
 
@@ -46,7 +45,7 @@ PLANS = (
         LavidaConfig,
         LavidaPrompter,
         LanguageRecipe(steps=1500, learning_rate=5e-4, seed=2),
-        {"learning_rate": 1e-3, "mask_ratio": 0.5},
+        DEFAULTS | {"mask_ratio": 0.5},
         starts_from="disp-tiny-llada-v",
     ),
 )

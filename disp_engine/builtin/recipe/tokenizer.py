@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,19 @@ def build_tokenizer() -> Tokenizer:
     The system sentence, the same in every prompt, is one entry of the vocabulary: it would
     otherwise be a quarter of all positions.
     """
+    tokenizer = learn_words()
+    tokenizer.add_tokens([AddedToken(SYSTEM, normalized=False)])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
+    return tokenizer
+
+
+def learn_words() -> Tokenizer:
+    """The words of the world, without special tokens of any family."""
+    return Tokenizer.from_str(_learnt())
+
+
+@cache
+def _learnt() -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -50,9 +64,8 @@ def build_tokenizer() -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
-    tokenizer.add_tokens([AddedToken(SYSTEM, normalized=False)])
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
-    return tokenizer
+    text: str = tokenizer.to_str()
+    return text
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

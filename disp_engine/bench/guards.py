@@ -1,0 +1,261 @@
+"""Tables of the papers on test-time defences: a tuned autoregressive model, bare and guarded.
+
+One setting serves all rows of a table: the model is tuned once for each attack, CleanSight and
+STRIP see the same clean questions, and every guard is measured against the bare model in its run.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from disp_engine import registry
+from disp_engine.attacks.poison import for_world
+from disp_engine.attacks.sets import AttackSets, of_world
+from disp_engine.attacks.settings import AttackSettings
+from disp_engine.bench.cells import Size
+from disp_engine.bench.rows import share
+from disp_engine.context import RunContext
+from disp_engine.data.writer import write_archive
+from disp_engine.defences.settings import DefenceSettings
+from disp_engine.guards.cleansight import CalibrationSettings, calibrate
+from disp_engine.guards.guard import Guard
+from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.metrics.evaluator import EvaluationSets
+from disp_engine.metrics.guarding import GuardEvaluator, question_of
+from disp_engine.metrics.success import ContainsAny
+from disp_engine.metrics.utility import (
+    defence_effectiveness,
+    relative_clean_performance,
+    robust_improvement,
+)
+from disp_engine.stages import Stage
+from disp_engine.training.examples import FeatureCache, prepare
+from disp_engine.training.projector import restore, snapshot, tune_projector, tuning_inputs
+
+PATCH = AttackSettings("black_patch_centre", "targeted_refusal", 0.1)
+"""PurMM's attack: a black square in the centre of a tenth of the pictures, and a refusal."""
+BADNET = AttackSettings("black_patch", "targeted_refusal", 0.5)
+"""CleanSight's companion code poisons half of its samples."""
+CALIBRATION_QUESTIONS = 200
+LENGTH = 32
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GuardCell:
+    """One row: an attack, and a guard with its options against the model that was tuned on it."""
+
+    table: str
+    attack: AttackSettings
+    defence: str
+    options: Options = field(default_factory=dict)
+    start: str = "compromised"
+
+    @property
+    def label(self) -> str:
+        """The guard with those options that vary in a table."""
+        told = ",".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.defence}({told})" if told else self.defence
+
+
+def purmm1() -> Iterable[GuardCell]:
+    """Table 1: PurMM and the token-level baselines."""
+    for guard in ("undefended", "random_tokens", "sparse_vlm", "purmm"):
+        yield GuardCell("purmm1", PATCH, guard)
+
+
+def purmm2() -> Iterable[GuardCell]:
+    """Table 2: the clusterings."""
+    for clustering in ("kmeans", "dbscan", "gmm"):
+        yield GuardCell("purmm2", PATCH, "purmm", {"clustering": clustering})
+
+
+def purmm3() -> Iterable[GuardCell]:
+    """Table 3: recovery, with and without the filter."""
+    for guard in ("undefended", "random_tokens", "sparse_vlm"):
+        yield GuardCell("purmm3", PATCH, guard)
+    yield GuardCell("purmm3", PATCH, "purmm", {"reference": "none"})
+    yield GuardCell("purmm3", PATCH, "purmm")
+
+
+def purmm4() -> Iterable[GuardCell]:
+    """Table 4: poisoning rates."""
+    for rate in (0.05, 0.1, 0.15):
+        yield from _pair("purmm4", replace(PATCH, rate=rate), "purmm")
+
+
+def purmm5() -> Iterable[GuardCell]:
+    """Table 5: types of triggers."""
+    for trigger in ("black_patch_centre", "pixelated_patch", "logo"):
+        yield from _pair("purmm5", replace(PATCH, trigger=trigger), "purmm")
+
+
+def purmm6() -> Iterable[GuardCell]:
+    """Table 6: triggers that disperse attention."""
+    for trigger in ("black_patch_centre", "fixed_dual", "random_triple"):
+        yield from _pair("purmm6", replace(PATCH, trigger=trigger), "purmm")
+
+
+def purmm9() -> Iterable[GuardCell]:
+    """Table 9: time of one question, all guards."""
+    for guard in registry.GUARDS:
+        yield GuardCell("purmm9", PATCH, guard)
+
+
+def cleansight1() -> Iterable[GuardCell]:
+    """CleanSight's main table, of its six attacks those that need no hold on the training."""
+    for trigger in ("black_patch", "blended", "issba", "wanet"):
+        yield from _pair("cleansight1", replace(BADNET, trigger=trigger), "cleansight")
+
+
+def cleansight2() -> Iterable[GuardCell]:
+    """CleanSight against guards of pictures."""
+    for trigger in ("black_patch", "blended", "wanet"):
+        for guard in ("undefended", "blur", "flip", "shrink_pad", "strip", "cleansight"):
+            yield GuardCell("cleansight2", replace(BADNET, trigger=trigger), guard)
+
+
+GUARD_TABLES: Mapping[str, Callable[[], Iterable[GuardCell]]] = {
+    "purmm1": purmm1,
+    "purmm2": purmm2,
+    "purmm3": purmm3,
+    "purmm4": purmm4,
+    "purmm5": purmm5,
+    "purmm6": purmm6,
+    "purmm9": purmm9,
+    "cleansight1": cleansight1,
+    "cleansight2": cleansight2,
+}
+
+
+def _pair(table: str, attack: AttackSettings, guard: str) -> Iterable[GuardCell]:
+    yield GuardCell(table, attack, "undefended")
+    yield GuardCell(table, attack, guard)
+
+
+@dataclass
+class GuardBench:
+    """Measures cells on one model and the built-in world; finished cells are kept."""
+
+    model_dir: Path
+    root: Path
+    size: Size
+    seed: int
+    context: RunContext
+
+    def row(self, cell: GuardCell) -> dict[str, Any]:
+        """The cell's row, measured now or kept from an earlier run."""
+        stage = Stage(self.root, "guard-cell", self._inputs(cell))
+        if not stage.complete:
+            stage.write_json("row.json", self._measured(cell))
+            stage.finish()
+        return dict(stage.read_json("row.json")) | {"table": cell.table}
+
+    @cached_property
+    def _model(self) -> AutoregressiveModel:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return registry.load_autoregressive(self.model_dir, device=device)
+
+    @cached_property
+    def _base(self) -> Mapping[str, torch.Tensor]:
+        return snapshot(self._model)
+
+    def _inputs(self, cell: GuardCell) -> dict[str, Any]:
+        same = {key: value for key, value in asdict(cell).items() if key != "table"}
+        return {
+            "cell": same,
+            "model": self._model.revision,
+            "size": [self.size.samples, self.size.test, dict(self.size.hyperparameters)],
+            "card": registry.card_defaults(self.model_dir),
+            "seed": self.seed,
+        }
+
+    def _measured(self, cell: GuardCell) -> dict[str, Any]:
+        attack = for_world(cell.attack)
+        built = attack.build()
+        sets = of_world(
+            built,
+            samples=self.size.samples,
+            test=self.size.test,
+            seed=self.seed,
+            pool=self.root / "pool",
+        )
+        self._compromise(sets)
+        evaluator = GuardEvaluator(
+            registry.guard("undefended", self._model),
+            self._guard(cell, sets),
+            LENGTH,
+            1,
+            self.context,
+        )
+        self.context.stage(f"guard {cell.label}")
+        success = ContainsAny(built.target.phrases)
+        found = evaluator.run(EvaluationSets(sets.triggered, sets.clean, success))
+        return _row(cell, found, self.model_dir.name, self.seed)
+
+    def _compromise(self, sets: AttackSets) -> None:
+        """Tune the projector on the poisoned samples, or read back that it was."""
+        restore(self._model, self._base)
+        settings = DefenceSettings.resolve(
+            registry.card_defaults(self.model_dir), self.size.hyperparameters
+        ).fine_tuning()
+        cache = FeatureCache(self._model, self.root, self.context)
+        prepared = prepare(sets.training, self._model, cache)
+        inputs = tuning_inputs(self._model, sets.training.sha256, settings, self.seed)
+        stage = Stage(self.root, "guard-tune", inputs)
+        self.context.stage("fine_tune")
+        tune_projector(
+            self._model, prepared.usable, cache, settings, self.seed, stage, self.context
+        )
+
+    def _guard(self, cell: GuardCell, sets: AttackSets) -> Guard:
+        """The cell's guard, with what it needs of clean questions."""
+        options, clean = dict(cell.options), sets.untouched
+        clean = replace(clean, samples=clean.samples[:CALIBRATION_QUESTIONS])
+        if cell.defence == "cleansight":
+            questions = [question_of(sample, clean) for sample in clean.samples]
+            path = self.root / "calibration.json"
+            calibrate(self._model, questions, CalibrationSettings()).save(path)
+            options["calibration"] = str(path)
+        if cell.defence == "strip":
+            options["clean"] = str(write_archive(self.root / "clean.zip", clean))
+        return registry.guard(cell.defence, self._model, options)
+
+
+def _row(cell: GuardCell, found: Mapping[str, Any], model: str, seed: int) -> dict[str, Any]:
+    bare = found["undefended"]
+    cp, asr, rp = (
+        (share(bare[name]), share(found[name]))
+        for name in ("clean_performance", "asr_with_trigger", "robust_performance")
+    )
+    detection = found["detection"]
+    return {
+        "model": model,
+        "trigger": cell.attack.label,
+        "target": cell.attack.target,
+        "poisoning_rate": cell.attack.rate,
+        "defence": cell.label,
+        "start": cell.start,
+        "seed": seed,
+        "asr_with_trigger": found["asr_with_trigger"],
+        "asr_without_trigger": found["asr_without_trigger"],
+        "clean_performance": found["clean_performance"],
+        "relative_clean_performance": relative_clean_performance(cp[1], cp[0]),
+        "robust_performance": found["robust_performance"],
+        "recovery_performance": found["robust_performance"],
+        "trade_off": found["trade_off"],
+        "defence_effectiveness": defence_effectiveness(asr, cp),
+        "robust_improvement": robust_improvement(rp, cp),
+        "auroc": detection["auroc"],
+        "true_positive_rate": detection["true_positive_rate"],
+        "false_positive_rate": detection["false_positive_rate"],
+        "removed_tokens": found["removed_tokens"],
+        "seconds": found["seconds_per_question"],
+        "latency_ratio": found["latency_ratio"],
+        "undefended": bare,
+    }

@@ -1,0 +1,254 @@
+"""What every guard does with questions, and what it tells of its answers.
+
+A guard looks at a question (and perhaps at the model's first answer to it) and rules what the model
+is shown in its place; the model then says the answer. Letters: B questions, K columns.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from PIL.Image import Image
+from torch import Tensor
+
+from disp_engine.errors import SampleError
+from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.records import Embedded, Reading, Said, Turn
+
+
+@dataclass(frozen=True)
+class Question:
+    """A conversation that waits for an answer, and the pictures of its `<image>` marks."""
+
+    turns: tuple[Turn, ...]
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One visual token by its place: row and column of a tile of `rows` x `columns` tokens."""
+
+    picture: int
+    tile: int
+    row: int
+    column: int
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a guard thinks of a question.
+
+    `flagged` None: the guard does not say whether there is a trigger. `score` grows with the
+    suspicion. `removed` visual tokens were kept from the model.
+    """
+
+    flagged: bool | None = None
+    score: float | None = None
+    removed: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What becomes of one question.
+
+    `said` is its answer where there is one already; else the model answers `shown`, with the
+    positions `hidden` hidden from the layers that the guard names.
+    """
+
+    verdict: Verdict
+    shown: Embedded
+    said: Int[Tensor, " T"] | None = None
+    hidden: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rulings of a batch; `reading` has read what is shown, where nothing is hidden from it."""
+
+    rulings: tuple[Ruling, ...]
+    reading: Reading | None = None
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """An answer and the guard's verdict on its question; both counted in tokens."""
+
+    text: str
+    verdict: Verdict
+    asked: int = 0
+    answered: int = 0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a step adds to an answer that then has `answered` tokens."""
+
+    text: str
+    answered: int
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A verdict on a question of `asked` tokens, and the answer's pieces as they are said."""
+
+    verdict: Verdict
+    asked: int
+    pieces: Iterator[Piece]
+
+
+class Guard(ABC):
+    """Guards the answers of one model; `first_hidden_layer` is where what is hidden begins."""
+
+    first_hidden_layer: int = 0
+
+    def __init__(self, model: AutoregressiveModel) -> None:
+        self.model = model
+
+    @abstractmethod
+    def judge(self, prompts: Sequence[Embedded], length: int) -> Judged:
+        """Rule what becomes of each prompt; answers may take `length` tokens."""
+
+    def prepared(self, question: Question) -> Question:
+        """The question as the model is to read it; guards of pictures change them here."""
+        return question
+
+    def rule(self, questions: Sequence[Question], length: int) -> Judged:
+        """Rule what becomes of each question, by what the model reads of it."""
+        return self.judge(self._embedded(questions), length)
+
+    def answer(self, questions: Sequence[Question], length: int) -> list[Guarded]:
+        """Answer a batch of questions."""
+        judged = self.rule(questions, length)
+        answers = [ruling.said for ruling in judged.rulings]
+        open_rows = [row for row, said in enumerate(answers) if said is None]
+        if open_rows:
+            spoken = collected(self._steps(judged, open_rows, length), len(open_rows))
+            for row, ids in zip(open_rows, spoken, strict=True):
+                answers[row] = ids
+        return [
+            Guarded(self.model.text(ids), ruling.verdict, len(ruling.shown.embeddings), len(ids))
+            for ids, ruling in zip(answers, judged.rulings, strict=True)
+            if ids is not None
+        ]
+
+    def stream(self, question: Question, length: int) -> Streamed:
+        """Answer one question piece by piece; the verdict is there before the first piece."""
+        judged = self.rule([question], length)
+        (ruling,) = judged.rulings
+        asked = len(ruling.shown.embeddings)
+        if ruling.said is not None:
+            whole = Piece(self.model.text(ruling.said), len(ruling.said))
+            return Streamed(ruling.verdict, asked, iter([whole]))
+        return Streamed(ruling.verdict, asked, self._pieces(self._steps(judged, [0], length)))
+
+    def _embedded(self, questions: Sequence[Question]) -> list[Embedded]:
+        return embedded(self.model, [self.prepared(question) for question in questions])
+
+    def _steps(self, judged: Judged, rows: Sequence[int], length: int) -> Iterator[Said]:
+        """Say the answers of some rows, what is hidden from them hidden in every step."""
+        chosen = [judged.rulings[row] for row in rows]
+        columns = _hidden_columns(chosen)
+        if columns is None:
+            reading = judged.reading
+            if reading is None or len(rows) < len(judged.rulings):
+                reading = self.model.read([ruling.shown for ruling in chosen])
+            yield from self.model.say(reading, length)
+            return
+        columns = columns.to(self.model.device)
+        with self.model.hiding(columns, self.first_hidden_layer):
+            reading = self.model.read([ruling.shown for ruling in chosen])
+        steps = self.model.say(reading, length)
+        while True:  # between two steps others may run in this thread: nothing stays hidden then
+            with self.model.hiding(columns, self.first_hidden_layer):
+                said = next(steps, None)
+            if said is None:
+                return
+            yield said
+
+    def _pieces(self, steps: Iterator[Said]) -> Iterator[Piece]:
+        """What each step adds to the text; half a character waits for its other half."""
+        ids: list[Tensor] = []
+        told = ""
+        for said in steps:
+            if not bool(said.alive[0]):
+                break
+            ids.append(said.ids)
+            text = self.model.text(torch.cat(ids))
+            if text.startswith(told) and not text.endswith("\ufffd"):
+                yield Piece(text[len(told) :], len(ids))
+                told = text
+        text = self.model.text(torch.cat(ids)) if ids else ""
+        if len(text) > len(told):
+            yield Piece(text[len(told) :], len(ids))
+
+
+@torch.no_grad()
+def embedded(model: AutoregressiveModel, questions: Sequence[Question]) -> list[Embedded]:
+    """Questions as the model reads them."""
+    shown = iter(model.encode_images([image for one in questions for image in one.images]))
+    return [
+        model.embed(model.tokenise_prompt(one.turns), [next(shown) for _ in one.images])
+        for one in questions
+    ]
+
+
+def collected(steps: Iterator[Said], count: int) -> list[Int[Tensor, " _"]]:
+    """The answers of `count` rows, each up to its end."""
+    rows: list[list[Tensor]] = [[] for _ in range(count)]
+    for said in steps:
+        for row, alive in enumerate(said.alive.tolist()):
+            if alive:
+                rows[row].append(said.ids[row])
+    return [torch.stack(row) if row else torch.zeros(0, dtype=torch.long) for row in rows]
+
+
+def plain_answers(
+    model: AutoregressiveModel, prompts: Sequence[Embedded], length: int
+) -> list[Int[Tensor, " _"]]:
+    """The model's own answers."""
+    return collected(model.say(model.read(prompts), length), len(prompts))
+
+
+def zeroed(prompt: Embedded, tokens: Sequence[int]) -> Embedded:
+    """The prompt with zeros in place of some visual tokens, behind the projector."""
+    embeddings = prompt.embeddings.clone()
+    embeddings[list(tokens)] = 0
+    return replace(prompt, embeddings=embeddings)
+
+
+def cells(prompt: Embedded, tokens: Sequence[int]) -> tuple[Cell, ...]:
+    """Where tokens, given by their positions in the prompt, stand in their pictures."""
+    places: dict[int, Cell] = {}
+    tiles: dict[int, int] = {}
+    for grid in prompt.grids:
+        picture = next(n for n, (a, b) in enumerate(prompt.spans) if a <= grid.start < b)
+        tile = tiles[picture] = tiles.get(picture, -1) + 1
+        for number, token in enumerate(grid.tokens()):
+            row, column = divmod(number, grid.columns)
+            places[token] = Cell(picture, tile, row, column, grid.rows, grid.columns)
+    return tuple(places[token] for token in tokens)
+
+
+def visual_tokens(prompt: Embedded) -> list[int]:
+    """Positions of the visual tokens that show a place in a picture."""
+    found = [token for grid in prompt.grids for token in grid.tokens()]
+    if not found:
+        raise SampleError("The question has no picture.")
+    return found
+
+
+def _hidden_columns(rulings: Sequence[Ruling]) -> Any:
+    """Hidden columns of a batch [B K], or None where nothing is hidden."""
+    if not any(ruling.hidden for ruling in rulings):
+        return None
+    longest = max(len(ruling.shown.embeddings) for ruling in rulings)
+    columns = torch.zeros(len(rulings), longest, dtype=torch.bool)
+    for row, ruling in enumerate(rulings):
+        before = longest - len(ruling.shown.embeddings)
+        columns[row, [before + token for token in ruling.hidden]] = True
+    return columns

@@ -1,0 +1,146 @@
+"""What a guard is worth: answers with and without it, on the same questions, in the same run."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from disp_engine.context import RunContext, check
+from disp_engine.data.dataset import IMAGE_MARK, Dataset
+from disp_engine.errors import SampleError
+from disp_engine.guards.guard import Guard, Guarded, Question, Verdict
+from disp_engine.metrics.detection import Detection, auroc
+from disp_engine.metrics.evaluation import Answer, measure
+from disp_engine.metrics.evaluator import EvaluationSets
+from disp_engine.metrics.rate import Rate
+from disp_engine.metrics.utility import trade_off
+from disp_engine.records import Sample
+
+RATES = ("asr_with_trigger", "asr_without_trigger", "clean_performance", "robust_performance")
+
+
+@dataclass
+class Course:
+    """What one guard made of the items of the sets, by the set's name."""
+
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
+    seconds: float = 0.0
+    answered: int = 0
+
+    def add(self, name: str, samples: Sequence[Sample], guarded: Sequence[Guarded]) -> None:
+        """Take the answers to some items of a set."""
+        for sample, one in zip(samples, guarded, strict=True):
+            reference = sample.turns[1].text
+            self.answers.setdefault(name, []).append(Answer(sample.id, reference, one.text))
+            self.verdicts.setdefault(name, []).append(one.verdict)
+        self.answered += len(samples)
+
+    def fail(self, name: str, sample: str, reason: str) -> None:
+        """Count an item that could not be asked."""
+        failed = Answer(sample, "", None, failure=reason)
+        self.answers.setdefault(name, []).append(failed)
+
+
+@dataclass(frozen=True)
+class GuardEvaluator:
+    """Asks every item's first question of the bare model and of the guarded one.
+
+    Batches take turns, so that both see the same machine; latency is that of whole batches.
+    """
+
+    undefended: Guard
+    guard: Guard
+    length: int
+    batch: int
+    context: RunContext
+
+    def run(self, sets: EvaluationSets) -> dict[str, Any]:
+        """All rates that the sets allow, of both, and how much longer the guard takes."""
+        bare, guarded = Course(), Course()
+        given = {"triggered": sets.triggered, "clean": sets.clean}
+        both = {name: dataset for name, dataset in given.items() if dataset is not None}
+        total = sum(len(dataset.samples) for dataset in both.values())
+        self._warm_up(both)
+        for name, dataset in both.items():
+            for course in (bare, guarded):
+                for sample, reason in dataset.refused.items():
+                    course.fail(name, sample, reason)
+            for start in range(0, len(dataset.samples), self.batch):
+                self._ask(name, dataset, start, bare, guarded)
+                self.context.progress(bare.answered, total, "samples")
+                check(self.context)
+        return _row(guarded, sets, bare) | {"undefended": _rates(bare, sets)}
+
+    def _warm_up(self, sets: dict[str, Dataset]) -> None:
+        """One batch of each, untimed: first passes are slower than later ones."""
+        for name, dataset in sets.items():
+            self._ask(name, dataset, 0, Course(), Course())
+            return
+
+    def _ask(self, name: str, dataset: Dataset, start: int, bare: Course, guarded: Course) -> None:
+        samples, questions = [], []
+        for sample in dataset.samples[start : start + self.batch]:
+            try:
+                questions.append(question_of(sample, dataset))
+                samples.append(sample)
+            except SampleError as error:
+                bare.fail(name, sample.id, str(error))
+                guarded.fail(name, sample.id, str(error))
+        if not samples:
+            return
+        for guard, course in ((self.undefended, bare), (self.guard, guarded)):
+            before = time.monotonic()
+            answers = guard.answer(questions, self.length)
+            course.seconds += time.monotonic() - before
+            course.add(name, samples, answers)
+
+
+def question_of(sample: Sample, dataset: Dataset) -> Question:
+    """The first question of an item, with its pictures."""
+    first = sample.turns[:1]
+    shown = first[0].text.count(IMAGE_MARK)
+    if not shown:
+        raise SampleError("The question has no picture.")
+    return Question(first, tuple(dataset.image(name) for name in sample.images[:shown]))
+
+
+def _rates(course: Course, sets: EvaluationSets) -> dict[str, Any]:
+    found = measure(course.answers.get("triggered"), course.answers.get("clean"), sets.success)
+    rates = {name: found[name] for name in RATES}
+    seconds = course.seconds / course.answered if course.answered else None
+    cp, asr = rates["clean_performance"], rates["asr_with_trigger"]
+    return rates | {
+        "trade_off": trade_off(cp and cp["rate"], asr and asr["rate"]),
+        "seconds_per_question": seconds,
+    }
+
+
+def _row(course: Course, sets: EvaluationSets, bare: Course) -> dict[str, Any]:
+    ratio = course.seconds / bare.seconds if bare.seconds else None
+    return _rates(course, sets) | {
+        "detection": _detection(course.verdicts).to_json(),
+        "removed_tokens": {
+            name: sum(len(verdict.removed) for verdict in verdicts) / len(verdicts)
+            for name, verdicts in course.verdicts.items()
+        },
+        "latency_ratio": ratio,
+    }
+
+
+def _detection(verdicts: dict[str, list[Verdict]]) -> Detection:
+    """Of a guard that does not detect, nothing is scored."""
+    triggered, clean = verdicts.get("triggered", []), verdicts.get("clean", [])
+    return Detection(
+        auroc(
+            [verdict.score for verdict in triggered if verdict.score is not None],
+            [verdict.score for verdict in clean if verdict.score is not None],
+        ),
+        _flagged(triggered),
+        _flagged(clean),
+    )
+
+
+def _flagged(verdicts: Sequence[Verdict]) -> Rate:
+    decided = [verdict.flagged for verdict in verdicts if verdict.flagged is not None]
+    return Rate(sum(decided), len(decided))

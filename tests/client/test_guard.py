@@ -1,0 +1,74 @@
+"""`disp guard` on a tiny random model."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from client import cli
+from tests.engine.causal_models import causal_model, folder_of
+from tests.engine.test_guarding import archive
+
+Disp = Callable[..., int]
+
+
+@pytest.fixture
+def disp(monkeypatch: pytest.MonkeyPatch) -> Disp:
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["disp", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    archive(tmp_path / "data.zip", ["What?", "Who is that?", "Where?"], tmp_path / "pool")
+    return tmp_path / "data.zip"
+
+
+def test_a_calibrated_guard_is_evaluated_against_the_bare_model(
+    disp: Disp, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = folder_of("llava_1_5"), tmp_path / "calibration.json"
+    assert disp("guard", "calibrate", "--model", model, "--data", data, "--out", out) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 3
+    words = ("--clean", data, "--triggered", data, "--phrase", "sorry", "--length", 4, "--batch", 2)
+    assert disp(
+        "guard", "evaluate", "--model", model, "--guard", "cleansight", "--calibration", out,
+        "--json", tmp_path / "found.json", *words,
+    ) == 0  # fmt: skip
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found == json.loads(capsys.readouterr().out)
+    assert found["asr_with_trigger"]["scored"] + found["asr_with_trigger"]["failed"] == 3
+    assert found["undefended"]["clean_performance"]["scored"] == 3
+    assert found["detection"]["auroc"] == 0.5, "both sets are the same"
+
+
+def test_a_guard_can_be_given_options_and_another_projector(
+    disp: Disp, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    projector = tmp_path / "projector.safetensors"
+    causal_model("llava_1_5").save_projector(projector)
+    assert disp(
+        "guard", "evaluate", "--model", folder_of("llava_1_5"), "--projector", projector,
+        "--option", "rows=last", "--option", "reference=none", "--clean", data, "--length", 4,
+        "--limit", 1,
+    ) == 0  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert found["options"] == {"rows": "last", "reference": "none"}
+    assert found["clean_performance"]["scored"] == 1
+
+
+def test_mistakes_are_refused_with_a_reason(
+    disp: Disp, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("--model", folder_of("llava_1_5"))
+    assert disp("guard", "evaluate", *model) == 2
+    assert disp("guard", "evaluate", *model, "--clean", data, "--option", "rows") == 2
+    assert disp("guard", "evaluate", *model, "--clean", data, "--guard", "cleansight") == 3
+    assert "needs calibration" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""Tables of guards on a random model and a few questions; their numbers mean nothing."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from disp_engine import registry
+from disp_engine.bench.cells import Size
+from disp_engine.bench.guards import GUARD_TABLES, PATCH, GuardBench, GuardCell
+from disp_engine.bench.run import BenchSpec, run_bench
+from disp_engine.context import SilentContext
+from disp_engine.errors import InvalidRequestError
+from tests.engine.causal_models import folder_of
+
+SIZE = Size(samples=8, test=2, hyperparameters={"epochs": 1, "batch_size": 8, "micro_batch": 4})
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> GuardBench:
+    folder = folder_of("llava_1_5_siglip")
+    return GuardBench(folder, tmp_path_factory.mktemp("work"), SIZE, 0, SilentContext())
+
+
+@pytest.mark.parametrize("guard", ["undefended", "purmm", "cleansight"])
+def test_a_cell_is_measured_once(bench: GuardBench, guard: str) -> None:
+    cell = GuardCell("purmm1", PATCH, guard)
+    first = bench.row(cell)
+    for name in ("clean_performance", "recovery_performance"):
+        assert first[name]["scored"] == first["undefended"]["clean_performance"]["scored"] == 2
+    assert bench.row(cell) == first, "a kept cell keeps its time too"
+    assert (first["auroc"] is None) == (guard != "cleansight")
+    assert first["latency_ratio"] > 0
+
+
+def test_an_attack_is_tuned_once_and_changes_the_model(bench: GuardBench) -> None:
+    bench.row(GuardCell("purmm1", PATCH, "undefended"))
+    bench.row(GuardCell("purmm1", PATCH, "random_tokens"))
+    assert len(list(bench.root.glob("guard-tune-*"))) == 1
+    tuned = bench._model.projector.state_dict()
+    assert any((tuned[name] != value).any() for name, value in bench._base.items())
+
+
+def test_a_table_is_written_for_machines_and_for_people(tmp_path: Path) -> None:
+    spec = BenchSpec(
+        "purmm2", tmp_path, tmp_path / "work", folder_of("llava_1_5_siglip"),
+        quick=True, samples=6, test=2,
+    )  # fmt: skip
+    told: list[str] = []
+    run_bench(spec, SilentContext(), lambda number, total, cell: told.append(cell.label))
+    assert told == [f"purmm(clustering={name})" for name in ("kmeans", "dbscan", "gmm")]
+    rows = json.loads((tmp_path / "purmm2.json").read_text())["rows"]
+    assert [row["defence"] for row in rows] == told
+    with (tmp_path / "purmm2.csv").open() as file:
+        assert [row["latency_ratio"] != "" for row in csv.DictReader(file)] == [True] * 3
+    assert "latency" in (tmp_path / "purmm2.md").read_text()
+    assert (tmp_path / "purmm2.png").stat().st_size > 0
+
+
+def test_every_table_names_guards_and_attacks_that_there_are() -> None:
+    for table, cells in GUARD_TABLES.items():
+        found = list(cells())
+        assert found
+        for cell in found:
+            assert cell.table == table and cell.defence in registry.GUARDS
+            cell.attack.build()
+
+
+def test_guards_are_measured_on_the_built_in_world(tmp_path: Path) -> None:
+    spec = BenchSpec("purmm1", tmp_path, tmp_path, folder_of("llava_1_5"), data=tmp_path)
+    with pytest.raises(InvalidRequestError, match="built-in world"):
+        run_bench(spec, SilentContext(), lambda number, total, cell: None)

@@ -1,0 +1,98 @@
+"""What every guard promises, on a tiny random model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from disp_engine import registry
+from disp_engine.errors import InvalidRequestError, SampleError
+from disp_engine.guards.cleansight import CalibrationSettings, calibrate
+from disp_engine.guards.guard import Guard, Question
+from disp_engine.records import Turn
+from tests.engine.causal_models import causal_model
+from tests.engine.models import picture
+from tests.engine.test_guarding import archive
+
+LENGTH = 5
+FAMILIES = ("llava_1_5", "qwen2_vl")
+
+
+def question(number: int) -> Question:
+    images = (picture(number, (30 + number, 26)),)
+    return Question((Turn("human", f"<image>\nWhat is{' it' * number}?"),), images)
+
+
+QUESTIONS = [question(number) for number in range(4)]
+
+
+@pytest.fixture(params=[(f, g) for f in FAMILIES for g in registry.GUARDS], ids=" ".join)
+def guard(request: pytest.FixtureRequest, tmp_path: Path) -> Guard:
+    family, name = request.param
+    model: Any = causal_model(family)
+    options: dict[str, Any] = {}
+    if name == "cleansight":
+        path = tmp_path / "calibration.json"
+        calibrate(model, QUESTIONS, CalibrationSettings(tau=0.01, percentile=50)).save(path)
+        options = {"calibration": str(path)}
+    if name == "strip":
+        archive(tmp_path / "clean.zip", ["What?", "Who?"], tmp_path / "pool")
+        options = {"clean": str(tmp_path / "clean.zip"), "pictures": 2, "length": LENGTH}
+    return registry.guard(name, model, options)
+
+
+def test_an_answer_depends_on_its_own_question_only(guard: Guard) -> None:
+    together = guard.answer(QUESTIONS, LENGTH)
+    assert len(together) == len(QUESTIONS), "law: one answer to each question"
+    for one, guarded in zip(QUESTIONS, together, strict=True):
+        (alone,) = guard.answer([one], LENGTH)
+        assert alone.text == guarded.text, "law: neighbours change nothing"
+        assert alone.verdict.removed == guarded.verdict.removed
+
+
+def test_a_streamed_answer_is_the_whole_one(guard: Guard) -> None:
+    for one in QUESTIONS[:2]:
+        (whole,) = guard.answer([one], LENGTH)
+        streamed = guard.stream(one, LENGTH)
+        pieces = list(streamed.pieces)
+        assert "".join(piece.text for piece in pieces) == whole.text, "law: pieces add up"
+        assert streamed.verdict.flagged == whole.verdict.flagged
+        assert (streamed.asked, max(p.answered for p in pieces)) == (whole.asked, whole.answered)
+
+
+def test_a_guard_leaves_the_model_as_it_was(guard: Guard) -> None:
+    model: Any = guard.model
+    before = {n: p.detach().clone() for n, p in model.backbone.whole.named_parameters()}
+    plain = registry.guard("undefended", model)
+    expected = plain.answer(QUESTIONS[:2], LENGTH)
+    guard.answer(QUESTIONS[:2], LENGTH)
+    assert plain.answer(QUESTIONS[:2], LENGTH) == expected, "law: nothing stays hidden or zeroed"
+    for name, parameter in model.backbone.whole.named_parameters():
+        assert torch.equal(parameter, before[name]), "law: no weight is changed"
+
+
+def test_removed_tokens_are_cells_of_the_picture(guard: Guard) -> None:
+    for guarded in guard.answer(QUESTIONS, LENGTH):
+        cells = guarded.verdict.removed
+        assert len(set(cells)) == len(cells)
+        for cell in cells:
+            assert 0 <= cell.row < cell.rows and 0 <= cell.column < cell.columns
+
+
+def test_a_question_without_a_picture_is_answered_or_refused_but_never_passed_off_as_guarded(
+    guard: Guard,
+) -> None:
+    bare = Question((Turn("human", "What?"),), ())
+    try:
+        (guarded,) = guard.answer([bare], LENGTH)
+    except SampleError as error:
+        assert "no picture" in str(error)
+    else:
+        assert guarded.verdict.removed == ()
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    for name in registry.GUARDS:
+        with pytest.raises(InvalidRequestError, match="has no nonsense"):
+            registry.guard(name, causal_model("llava_1_5"), {"nonsense": 1})
