@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, TextIO
@@ -24,14 +25,16 @@ from disp_engine.errors import (
     InvalidModelError,
     InvalidRequestError,
 )
+from disp_engine.isolation import leave_network
 
 INPUT_AT_FAULT = 2
 STOPPED = 75
-CODES: dict[type[EngineError], tuple[str, str | None]] = {
-    InvalidDatasetError: ("invalid_dataset", "training_file"),
-    InvalidModelError: ("invalid_model", "model"),
-    InvalidRequestError: ("invalid_request", None),
+PARAMS: dict[type[EngineError], str | None] = {
+    InvalidDatasetError: "training_file",
+    InvalidModelError: "model",
+    InvalidRequestError: None,
 }
+"""The errors of which the input is the cause, and the field that is at fault if none is named."""
 PR_SET_PDEATHSIG = 1
 
 if TYPE_CHECKING:
@@ -55,9 +58,10 @@ class JsonLines:
         self.out.flush()
 
     def stage(self, name: str) -> None:
-        """A stage begins."""
-        self.name = name
-        self.write(type="stage", stage=name, status="running")
+        """A stage begins; the run may say so once more of the one that is at hand."""
+        if name != self.name:
+            self.name = name
+            self.write(type="stage", stage=name, status="running")
 
     def stage_done(self, name: str, seconds: float, reused: bool) -> None:
         """A stage is done, now or in an earlier run."""
@@ -129,6 +133,8 @@ def main(argv: list[str]) -> int:
         print("usage: python -m disp_engine SPEC.json", file=sys.stderr)
         return INPUT_AT_FAULT
     _die_with_parent()
+    if not leave_network():
+        print("the engine keeps its network: this system lets no process leave it", file=sys.stderr)
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not mix with the events
     context = JsonLines(events)
@@ -149,18 +155,30 @@ def main(argv: list[str]) -> int:
 
 
 def _run(path: Path, context: JsonLines) -> None:
-    from disp_engine.run import run
-    from disp_engine.sharing import Alone
+    from disp_engine.ingest import ingest
     from disp_engine.spec import RunSpec
 
     spec = RunSpec.from_file(path)
-    run(spec, context, Alone() if spec.role == "alone" else SharedWork(context))
+    context.stage("ingest")
+    ingested = ingest(spec)
+
+    from disp_engine.run import run  # imports torch: only for data that can be used
+    from disp_engine.sharing import Alone
+
+    sharing = Alone() if spec.role == "alone" else SharedWork(context)
+    run(spec, context, sharing, ingested)
 
 
 def _refuse(error: EngineError, context: JsonLines) -> int:
-    code, param = CODES.get(type(error), ("engine_error", None))
-    context.write(type="error", code=code, message=str(error), param=error.param or param)
-    return INPUT_AT_FAULT if type(error) in CODES else 1
+    kind = next((kind for kind in PARAMS if isinstance(error, kind)), None)
+    context.write(
+        type="error",
+        code=error.code,
+        message=str(error),
+        param=error.param or (PARAMS[kind] if kind else None),
+        faults=[asdict(fault) for fault in error.faults],
+    )
+    return INPUT_AT_FAULT if kind else 1
 
 
 def _die_with_parent() -> None:

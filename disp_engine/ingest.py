@@ -1,0 +1,45 @@
+"""Reads and judges a run's archives; no torch here, so that bad data are refused in a second."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from disp_engine.data.dataset import Dataset, read_dataset
+from disp_engine.errors import InvalidDatasetError
+from disp_engine.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """The datasets of one run; `began` is the time, on the monotonic clock, when that began."""
+
+    began: float
+    training: Dataset
+    triggered: Dataset | None
+    clean: Dataset | None
+
+
+def ingest(spec: RunSpec) -> Ingested:
+    """Read all that the spec names; the pictures go to the work folder's pool."""
+    began = time.monotonic()
+    pool, validation = spec.work_dir / "pool", spec.validation
+    with _named("training_file"):
+        training = read_dataset(spec.training_file, pool, validation)
+    with _named("triggered_file"):
+        path = spec.triggered_file
+        triggered = read_dataset(path, pool, validation) if path else None
+    with _named("clean_file"):
+        path = spec.clean_file
+        clean = read_dataset(path, pool, validation) if path else None
+    return Ingested(began, training, triggered, clean)
+
+
+@contextmanager
+def _named(param: str) -> Iterator[None]:
+    """Say which of the run's files a dataset error is about."""
+    try:
+        yield
+    except InvalidDatasetError as error:
+        error.param = param
+        raise
