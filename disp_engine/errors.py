@@ -85,7 +85,8 @@ class DataRefused(InvalidDatasetError):
     def __init__(self, name: str, faults: tuple[Fault, ...], count: int) -> None:
         listed = "; ".join(map(str, faults[:3]))
         more = f"; and {count - 3} more" if count > 3 else ""
-        super().__init__(f"{name}: {count} faults under strict validation: {listed}{more}.")
+        faulty = "1 fault" if count == 1 else f"{count} faults"
+        super().__init__(f"{name}: {faulty} under strict validation: {listed}{more}.")
         self.faults = faults[:MAX_FAULTS]
         codes = {fault.code for fault in faults}
         self.code = codes.pop() if len(codes) == 1 else InvalidDatasetError.code
@@ -105,7 +106,6 @@ class SampleError(EngineError):
 
 class PictureError(SampleError):
     """A picture that cannot be used."""
-
 
 
 class PictureFormat(PictureError):

@@ -16,9 +16,9 @@ class RunSpec:
 
     `work_dir` keeps finished stages and may be shared by many runs; `out_dir` is filled when
     the run succeeds; `threads` None leaves torch's own choice; `model_options` are settings of
-    the model family's own (docs/models.md). `validation` tells
-    what a fault in the data costs (data/validation.py). A run that `leads` lets others help it; one that
-    `assists` does parts of such a run and leaves nothing in `out_dir`.
+    the model family's own (docs/models.md). `validation` tells what a fault in the data costs
+    (data/validation.py). A run that `leads` lets others help it; one that `assists` does parts of
+    such a run and leaves nothing in `out_dir`.
     """
 
     model_dir: Path

@@ -38,6 +38,8 @@ class ErrorCode(StrEnum):
     """The job's present status does not allow this change (409)."""
     IDEMPOTENCY_IN_FLIGHT = "idempotency_in_flight"
     """A request with the same Idempotency-Key is being served; try again (409)."""
+    REQUEST_TIMEOUT = "request_timeout"
+    """The body comes too slowly (408)."""
     PAYLOAD_TOO_LARGE = "payload_too_large"
     """The body is longer than the service accepts (413)."""
     UNSUPPORTED_FORMAT = "unsupported_format"

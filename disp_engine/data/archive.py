@@ -43,16 +43,14 @@ def kind(path: Path) -> str:
     if path.is_dir():
         return "folder"
     if not path.is_file():
-        raise InvalidDatasetError(f"{path.name}: there is no such file or folder.")
+        raise InvalidDatasetError("there is no such file or folder.")
     with path.open("rb") as file:
         head = file.read(BLOCK)
     if head.startswith((zips.MAGIC, zips.EMPTY)):
         return "zip"
     if head.startswith(GZIP) or has_checksum(head):
         return "tar"
-    raise InvalidDatasetError(
-        f"{path.name}: neither a zip nor a tar archive (which may be compressed with gzip)."
-    )
+    raise InvalidDatasetError("neither a zip nor a tar archive (which may be gzipped).")
 
 
 def members(path: Path) -> Iterator[Member]:
@@ -61,12 +59,8 @@ def members(path: Path) -> Iterator[Member]:
     try:
         for member in readers[kind(path)](path):
             yield Member(member.name, _checked(member))
-    except InvalidDatasetError as error:
-        if not str(error).startswith(path.name):
-            error.args = (f"{path.name}: {error}",)
-        raise
     except OSError as error:
-        raise ArchiveMalformed(f"{path.name}: cannot be read: {error}.") from error
+        raise ArchiveMalformed(f"cannot be read: {error}.") from error
 
 
 def _checked(member: Member) -> Iterator[bytes]:
@@ -142,7 +136,7 @@ def _folder_members(path: Path) -> Iterator[Member]:
             name = file.relative_to(path).as_posix()
             names.add(name)
             with file.open("rb") as content:
-                yield Member(name, iter(lambda: content.read(CHUNK), b""))  # noqa: B023
+                yield Member(name, iter(lambda: content.read(CHUNK), b""))
 
 
 def _drain(chunks: Iterator[bytes]) -> None:

@@ -52,7 +52,7 @@ def read_dataset(path: Path, pool: Path, validation: Validation = "quarantine") 
     listed in `refused` and the others stay; under `strict` validation any fault spoils the whole.
     """
     pool.mkdir(parents=True, exist_ok=True)
-    hashes = {member.name: _keep(member, pool) for member in members(path)}
+    hashes = _unpack(path, pool)
     name = _document(path, hashes)
     document = pool / hashes.pop(name)
     reader = RecordReader(name, hashes, pool, strict=validation == "strict")
@@ -65,6 +65,14 @@ def read_dataset(path: Path, pool: Path, validation: Validation = "quarantine") 
 def content_sha256(samples: Sequence[Sample]) -> str:
     """Digest of samples' texts and pictures, in order."""
     return digest([[s.id, list(s.images), [[t.role, t.text] for t in s.turns]] for s in samples])
+
+
+def _unpack(path: Path, pool: Path) -> dict[str, str]:
+    """The members' names and hashes; a refusal names the archive."""
+    try:
+        return {member.name: _keep(member, pool) for member in members(path)}
+    except InvalidDatasetError as error:
+        raise type(error)(f"{path.name}: {error}") from error
 
 
 def _keep(member: Member, pool: Path) -> str:

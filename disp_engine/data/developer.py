@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, ImageOps
 
-from disp_engine.data.pictures import MAX_PIXELS
+from disp_engine.data.pictures import MAX_PIXELS, check_rows
+from disp_engine.errors import PictureError
 from disp_engine.isolation import leave_network, limit_memory, limit_time
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -25,6 +26,7 @@ LONGEST_REASON = 300
 UNREADABLE = (
     OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
     zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError,
+    PictureError,
 )  # fmt: skip
 """What Pillow's readers raise on files that are not pictures, or no longer."""
 _HIGH_BYTE = {"I;16": 1, "I;16L": 1, "I;16B": 0}
@@ -57,6 +59,7 @@ def develop(content: bytes) -> Image.Image:
     Alpha is dropped and palettes are looked up, as `convert("RGB")` has it; of 16-bit grey the high
     byte counts; CMYK becomes RGB by Pillow's formula, for colour profiles are not applied.
     """
+    check_rows(content)
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
         if image.mode in _HIGH_BYTE:
@@ -75,7 +78,8 @@ def _answer(content: bytes, sink: BinaryIO) -> None:
     try:
         image = develop(content)
     except UNREADABLE as error:
-        reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
+        known = isinstance(error, PictureError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"[:LONGEST_REASON]
         sink.write(json.dumps({"reason": reason}).encode() + b"\n")
         return
     sink.write(json.dumps({"size": image.size}).encode() + b"\n")

@@ -22,6 +22,13 @@ EXTENSIONS = {
     ".webp": "WEBP",
 }  # fmt: skip
 _PNG = b"\x89PNG\r\n\x1a\n"
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Numbers for each pixel, by PNG's type of colour."""
+_ADAM7 = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # fmt: skip
+"""First column and row of each pass of an interlaced PNG, and its steps to the right and down."""
 _ENTROPY_END = re.compile(rb"\xff+(?![\x00\xff\xd0-\xd7])")
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # tables among the codes of frames
 
@@ -30,24 +37,25 @@ def check_picture(content: bytes) -> str:
     """Return the format's name, or raise a PictureError that says what is wrong."""
     if len(content) > MAX_BYTES:
         raise PictureTooLarge(f"the picture takes more than {MAX_BYTES} bytes")
-    checks: tuple[tuple[str, bytes, Callable[[bytes], int]], ...] = (
-        ("PNG", _PNG, _png),
-        ("JPEG", b"\xff\xd8\xff", _jpeg),
-        ("WEBP", b"RIFF", _webp),
-    )
-    for name, magic, check in checks:
-        if content.startswith(magic):
-            break
-    else:
-        raise PictureFormat("the picture is no PNG, JPEG or WebP")
+    name, find_end = _format(content)
     try:
-        end = check(content)
+        end = find_end(content)
     except (struct.error, IndexError) as error:
         raise PictureMalformed("the picture is truncated") from error
     behind = content[end:]
     if len(behind) > PADDING or any(behind):
         raise TrailingData(f"{len(behind)} bytes follow the end of the picture")
     return name
+
+
+def _format(content: bytes) -> tuple[str, Callable[[bytes], int]]:
+    if content.startswith(_PNG):
+        return "PNG", _png
+    if content.startswith(b"\xff\xd8\xff"):
+        return "JPEG", _jpeg
+    if content.startswith(b"RIFF"):
+        return "WEBP", _webp
+    raise PictureFormat("the picture is no PNG, JPEG or WebP")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -59,11 +67,10 @@ def _check_size(width: int, height: int) -> None:
 
 def _png(content: bytes) -> int:
     """Return where the picture ends."""
-    texts = seen = 0
-    for kind, body, end in _png_chunks(content):
-        if (kind == b"IHDR") != (seen == 0):
+    texts = 0
+    for number, (kind, body, end) in enumerate(_png_chunks(content)):
+        if (kind == b"IHDR") != (number == 0):
             raise PictureMalformed("the picture's header is not its first part, or not its only")
-        seen += 1
         if kind == b"IHDR":
             _check_size(*struct.unpack_from(">2I", body))
         elif kind in (b"acTL", b"fcTL", b"fdAT"):
@@ -75,6 +82,38 @@ def _png(content: bytes) -> int:
         elif kind == b"IEND":
             return end
     raise PictureMalformed("the picture is truncated")
+
+
+def check_rows(content: bytes) -> None:
+    """Refuse a PNG with fewer rows than it says: decoders make up the rest."""
+    if not content.startswith(_PNG):
+        return
+    inflate, found, wanted = zlib.decompressobj(), 0, 0
+    for kind, body, _ in _png_chunks(content):
+        if kind == b"IHDR":
+            wanted = _unpacked_rows(body)
+        while kind == b"IDAT" and body and found < wanted:
+            try:
+                found += len(inflate.decompress(body, 1 << 20))
+            except zlib.error as error:
+                raise PictureMalformed("the picture's rows are broken") from error
+            body = inflate.unconsumed_tail
+    if found < wanted:
+        raise PictureMalformed("the picture has fewer rows than it says")
+
+
+def _unpacked_rows(head: bytes) -> int:
+    """Bytes of all rows, each with its filter's number in front."""
+    width, height, depth, colour, interlaced = struct.unpack(">2I2B2xB", head)
+    if colour not in _CHANNELS:
+        raise PictureMalformed("the picture has impossible colours")
+    bits = depth * _CHANNELS[colour]
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    return sum(
+        -(-(height - y) // down) * (1 + (-(-(width - x) // right) * bits + 7) // 8)
+        for x, y, right, down in passes
+        if width > x and height > y
+    )
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, int]]:
@@ -148,7 +187,7 @@ def _webp(content: bytes) -> int:
         body = at + 8
         if body + length > 8 + size:
             raise PictureMalformed("the picture is truncated")
-        if kind in (b"ANIM", b"ANMF") or kind == b"VP8X" and content[body] & 2:
+        if kind in (b"ANIM", b"ANMF") or (kind == b"VP8X" and content[body] & 2):
             raise PictureFormat("the picture is animated")
         if kind in (b"EXIF", b"XMP ", b"ICCP"):
             texts += length

@@ -6,10 +6,12 @@ LLaVA's own published data repeat theirs), a member that no record names, and a 
 ends like another format's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from disp_engine.data.darkroom import darkroom
 from disp_engine.data.documents import Parsed
 from disp_engine.data.names import INVISIBLE
 from disp_engine.data.pictures import EXTENSIONS, MAX_BYTES, check_picture
@@ -24,7 +26,9 @@ from disp_engine.errors import (
 from disp_engine.samples import IMAGE_MARK, Sample, Turn
 
 Validation = Literal["strict", "quarantine"]
-MAX_REFUSED = 200_000
+MAX_REFUSED = 100_000
+MAX_COUNTED = 10_000
+"""Faults after which strict validation reads no further."""
 LONGEST_ID = 512
 LONGEST_TURN = 65_536
 """Characters."""
@@ -50,6 +54,7 @@ class RecordReader:
         """Judge the next record."""
         name, where = self._identify(parsed)
         self._count += 1
+        self._used.update(self._mentioned(parsed.value))
         try:
             if parsed.faults:
                 raise SampleError(parsed.faults[0])
@@ -59,8 +64,7 @@ class RecordReader:
             self._blame(where, error.code, str(error))
             if len(self.refused) > MAX_REFUSED:
                 raise InvalidDatasetError(
-                    f"{self._name}: more than {MAX_REFUSED} records cannot be used; "
-                    f"the first: {self._first()}"
+                    f"{self._name}: more than {MAX_REFUSED} records cannot be used; {self._first()}"
                 ) from error
 
     def finish(self) -> None:
@@ -77,6 +81,8 @@ class RecordReader:
         self._fault_count += 1
         if len(self._faults) < MAX_FAULTS:
             self._faults.append(Fault(where, code, reason))
+        if self._strict and self._fault_count >= MAX_COUNTED:
+            raise DataRefused(self._name, tuple(self._faults), self._fault_count)
 
     def _identify(self, parsed: Parsed) -> tuple[str, str]:
         """The name the record goes by, and where it stands."""
@@ -96,10 +102,7 @@ class RecordReader:
             raise SampleError("a record must be a JSON object")
         if record.get("id") is not None and not _is_name(record["id"]):
             raise SampleError(f"`id` must be a text of at most {LONGEST_ID} plain characters")
-        listed = record.get("image") or record.get("images") or []
-        images = [listed] if isinstance(listed, str) else listed
-        if not isinstance(images, list) or not all(isinstance(i, str) for i in images):
-            raise SampleError("`image` must be a member name or a list of them")
+        images = read_images(record)
         turns = read_turns(record.get("conversations"))
         marks = sum(turn.text.count(IMAGE_MARK) for turn in turns)
         if marks != len(images):
@@ -113,24 +116,35 @@ class RecordReader:
         sha256 = self._hashes[member]
         if sha256 not in self._pictures:
             try:
-                self._pictures[sha256] = check_picture(_head(self._pool / sha256))
+                self._pictures[sha256] = self._judge(_head(self._pool / sha256))
             except PictureError as error:
                 self._pictures[sha256] = error
         judged = self._pictures[sha256]
-        first = member not in self._used
-        self._used.add(member)
         if isinstance(judged, PictureError):
             raise type(judged)(f"picture {member!r}: {judged}")
         told = EXTENSIONS.get(PurePosixPath(member).suffix.lower(), judged)
-        if self._strict and first and told != judged:
+        if self._strict and told != judged:
             self._blame(where, "image_format", f"picture {member!r} is in truth a {judged}")
         return sha256
+
+    def _judge(self, content: bytes) -> str:
+        """The format of a picture; where no fault may be, it is decoded once, too."""
+        form = check_picture(content)
+        if self._strict:
+            darkroom().develop(content)
+        return form
 
     def _find(self, name: str) -> str:
         for candidate in (name, str(self._folder / name), str(self._folder / "images" / name)):
             if candidate in self._hashes:
                 return candidate
         raise SampleError(f"picture {name[:200]!r} is not in the archive")
+
+    def _mentioned(self, record: Any) -> Iterator[str]:
+        """The members that a record names, be it sound or not."""
+        with suppress(SampleError):
+            for name in read_images(record) if isinstance(record, dict) else ():
+                yield self._find(name)
 
     def _first(self) -> str:
         first = next((f"{name}: {why}" for name, why in self.refused.items()), None)
@@ -146,6 +160,15 @@ def _head(path: Path) -> bytes:
     """As much of a file as tells whether it is too long for a picture."""
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
+
+
+def read_images(record: Mapping[str, Any]) -> list[str]:
+    """Return the names of a record's pictures."""
+    listed = record.get("image") or record.get("images") or []
+    images = [listed] if isinstance(listed, str) else listed
+    if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
+        raise SampleError("`image` must be a member name or a list of them")
+    return images
 
 
 def read_turns(conversations: Any) -> tuple[Turn, ...]:

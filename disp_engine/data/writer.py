@@ -64,7 +64,11 @@ def _document(name: str, records: Sequence[Mapping[str, Any]]) -> str:
 def _write_zip(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in contents:
-            stored = zipfile.ZIP_DEFLATED if name.lower().endswith((".json", ".jsonl")) else zipfile.ZIP_STORED
+            stored = (
+                zipfile.ZIP_DEFLATED
+                if name.lower().endswith((".json", ".jsonl"))
+                else zipfile.ZIP_STORED
+            )
             info = zipfile.ZipInfo(name, EPOCH)
             info.external_attr = 0o644 << 16
             archive.writestr(info, content, compress_type=stored)

@@ -9,7 +9,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from disp_engine.data.budget import Budget
@@ -184,7 +183,7 @@ def _check_kind(entry: ZipEntry, mode: int) -> None:
         raise ArchiveMalformed(f"{entry.name!r}: encrypted members are refused.")
     if entry.method not in (STORED, DEFLATED):
         raise ArchiveMalformed(f"{entry.name!r}: members are stored or deflated.")
-    if entry.method == STORED and entry.packed != entry.size or entry.is_folder and entry.size:
+    if (entry.method == STORED and entry.packed != entry.size) or (entry.is_folder and entry.size):
         raise ArchiveMalformed(f"{entry.name!r}: impossible sizes.")
 
 
