@@ -7,6 +7,11 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+REASONS: dict[type[Exception], str] = {
+    UnicodeDecodeError: "not UTF-8",
+    RecursionError: "nested too deep",
+}
+
 
 class StrictRoute(APIRoute):
     """A route that reads JSON strictly; FastAPI turns the decoder's error into the answer."""
@@ -29,8 +34,11 @@ class StrictRequest(Request):
         body = await self.body()
         try:
             return json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant)
-        except (UnicodeDecodeError, RecursionError) as error:
-            raise json.JSONDecodeError("not UTF-8, or nested too deep", "", 0) from error
+        except json.JSONDecodeError:
+            raise
+        except (ValueError, RecursionError) as error:
+            reason = REASONS.get(type(error), "a number too long")
+            raise json.JSONDecodeError(reason, "", 0) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def link(kind: bytes) -> bytes:
 
 
 def gzipped_bomb() -> bytes:
-    return gzip.compress(tar(entry(b"images/b.png", bytes(100 * 2**20))), 9, mtime=0)
+    return gzip.compress(tar(entry(b"images/b.png", bytes(80 * 2**20))), 9, mtime=0)
 
 
 def wrong_sum() -> bytes:

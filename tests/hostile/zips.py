@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from tests.hostile.inputs import DataInput
 from tests.hostile.records import DOCUMENT, PICTURE
@@ -12,6 +13,12 @@ from tests.hostile.records import DOCUMENT, PICTURE
 MALFORMED, BOMB, UNSAFE = "archive_malformed", "archive_bomb", "archive_unsafe_member"
 NAME = b"images/a.png"
 UTF8, STREAMED = 1 << 11, 1 << 3
+
+
+@lru_cache(maxsize=8)
+def deflated(content: bytes) -> bytes:
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return squeeze.compress(content) + squeeze.flush()
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,7 @@ class Entry:
 
     @property
     def packed(self) -> bytes:
-        if not self.deflate:
-            return self.content
-        squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
-        return squeeze.compress(self.content) + squeeze.flush()
+        return deflated(self.content) if self.deflate else self.content
 
     def facts(self) -> tuple[int, int, int]:
         crc = zlib.crc32(self.content) if self.crc is None else self.crc
