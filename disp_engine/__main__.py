@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, TextIO
@@ -29,6 +29,8 @@ from disp_engine.isolation import leave_network
 
 INPUT_AT_FAULT = 2
 STOPPED = 75
+LONGEST_MESSAGE, LONGEST_REASON = 4000, 500
+"""Characters; what strangers have named may be long."""
 PARAMS: dict[type[EngineError], str | None] = {
     InvalidDatasetError: "training_file",
     InvalidModelError: "model",
@@ -132,8 +134,9 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2:
         print("usage: python -m disp_engine SPEC.json", file=sys.stderr)
         return INPUT_AT_FAULT
+    left = leave_network()
     _die_with_parent()
-    if not leave_network():
+    if not left:
         print("the engine keeps its network: this system lets no process leave it", file=sys.stderr)
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not mix with the events
@@ -174,9 +177,11 @@ def _refuse(error: EngineError, context: JsonLines) -> int:
     context.write(
         type="error",
         code=error.code,
-        message=str(error),
+        message=str(error)[:LONGEST_MESSAGE],
         param=error.param or (PARAMS[kind] if kind else None),
-        faults=[asdict(fault) for fault in error.faults],
+        faults=[
+            asdict(replace(fault, reason=fault.reason[:LONGEST_REASON])) for fault in error.faults
+        ],
     )
     return INPUT_AT_FAULT if kind else 1
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from disp_engine import registry
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.errors import InvalidDatasetError
 from disp_engine.spec import RunSpec
@@ -21,8 +22,9 @@ class Ingested:
 
 
 def ingest(spec: RunSpec) -> Ingested:
-    """Read all that the spec names; the pictures go to the work folder's pool."""
+    """Read all data that the spec names; the pictures go to the work folder's pool."""
     began = time.monotonic()
+    registry.judge_configs(spec.model_dir)
     pool, validation = spec.work_dir / "pool", spec.validation
     with _named("training_file"):
         training = read_dataset(spec.training_file, pool, validation)

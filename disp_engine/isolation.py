@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import sys
+from contextlib import suppress
 
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 
@@ -26,13 +27,13 @@ def leave_network() -> bool:
 
 
 def _keep_ids(user: int, group: int) -> None:
-    """In a new user namespace one is nobody, until the ids are told to stay what they were."""
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{user} {user} 1"),
-        ("gid_map", f"{group} {group} 1"),
-    ):
-        with open(f"/proc/self/{name}", "w") as file:
+    """In a new user namespace one is nobody, until the ids are told to stay what they were.
+
+    The rights to files stay either way.
+    """
+    maps = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+    for name, text in maps.items():
+        with suppress(OSError), open(f"/proc/self/{name}", "w") as file:
             file.write(text)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from disp_engine.digests import digest as digest
 from disp_engine.digests import write_atomically as write_atomically
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when stage files mean something else than before; it is part of every key."""
 
 

@@ -22,6 +22,7 @@ from disp_engine.models.llada_v import LladaV
 from disp_engine.records import Tokens, Turn
 from disp_engine.registry import load_model
 from tests.engine.models import FIXTURE, picture
+from tests.hostile.pictures import undecodable
 
 QUICK = DispSettings(
     epochs=1, batch_size=2, micro_batch=2, block_length=4, generation_length=4, probes=2
@@ -72,7 +73,7 @@ def dataset(folder: Path, records: Sequence[dict[str, Any]], broken: str = "") -
         archive.writestr("data.json", json.dumps(list(records)))
         for number, item in enumerate(records):
             if "image" in item:
-                content = b"not a picture" if item["id"] == broken else png(number)
+                content = undecodable() if item["id"] == broken else png(number)
                 archive.writestr(item["image"], content)
     return read_dataset(path, folder / "pool")
 
