@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from PIL.Image import Image
 
 from disp_engine.data.archive import Member, kind, members
+from disp_engine.data.budget import DOCUMENTS
 from disp_engine.data.darkroom import darkroom
 from disp_engine.data.documents import read_records
 from disp_engine.data.validation import RecordReader, Validation
@@ -16,8 +17,6 @@ from disp_engine.digests import digest
 from disp_engine.errors import InvalidDatasetError
 from disp_engine.samples import IMAGE_MARK as IMAGE_MARK
 from disp_engine.samples import Sample
-
-DOCUMENTS = (".json", ".jsonl")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ import json
 import struct
 import sys
 import warnings
-import zlib
 from typing import BinaryIO
 
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from disp_engine.data.pictures import MAX_PIXELS, check_rows
 from disp_engine.errors import PictureError
@@ -23,13 +22,18 @@ LENGTH = struct.Struct("<Q")
 MEMORY = 2 * 2**30
 SECONDS = 20
 LONGEST_REASON = 300
-UNREADABLE = (
-    OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error,
-    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError,
-    PictureError,
-)  # fmt: skip
-"""What Pillow's readers raise on files that are not pictures, or no longer."""
 _HIGH_BYTE = {"I;16": 1, "I;16L": 1, "I;16B": 0}
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its EXIF orientation."""
 
 
 def main() -> None:
@@ -62,22 +66,30 @@ def develop(content: bytes) -> Image.Image:
     check_rows(content)
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
-        if image.mode in _HIGH_BYTE:
-            high = image.tobytes()[_HIGH_BYTE[image.mode] :: 2]
-            grey = Image.frombytes("L", image.size, high)
-            grey.info = image.info
-            return _upright(grey).convert("RGB")
-        return _upright(image).convert("RGB")
+        pixels = _eight_bits(image).convert("RGB")
+        turn = _TURNS.get(_orientation(image))
+        return pixels if turn is None else pixels.transpose(turn)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image)
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode not in _HIGH_BYTE:
+        return image
+    return Image.frombytes("L", image.size, image.tobytes()[_HIGH_BYTE[image.mode] :: 2])
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """What EXIF says; broken EXIF says nothing and is no reason to lose a sound picture."""
+    try:
+        found = image.getexif().get(_ORIENTATION)
+    except Exception:
+        return None
+    return found if isinstance(found, int) else None
 
 
 def _answer(content: bytes, sink: BinaryIO) -> None:
     try:
         image = develop(content)
-    except UNREADABLE as error:
+    except Exception as error:  # whatever a decoder raises on such bytes, they are no picture
         known = isinstance(error, PictureError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"[:LONGEST_REASON]
         sink.write(json.dumps({"reason": reason}).encode() + b"\n")

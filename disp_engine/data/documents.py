@@ -21,6 +21,7 @@ LONGEST_RECORD = 1 << 20
 """Characters."""
 DEEPEST = 32
 MAX_RECORDS = 2_000_000
+_BEHIND = tuple(" \t\n\r,]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -143,7 +144,7 @@ def _next(window: _Window, decoder: _Decoder) -> Parsed:
     while True:
         try:
             value, end, faults = decoder.decode(window.text, window.at)
-            if end < len(window.text) or window.ended:
+            if window.ended or window.text[end : end + 1] in _BEHIND:
                 line = window.line
                 window.move(end)
                 return Parsed(value, line, faults)

@@ -21,6 +21,9 @@ FILES, FOLDER = (b"0", b"\0"), b"5"
 _EXTENDED, _GLOBAL, _LONG_NAME = b"x", b"g", b"L"
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _MEANINGFUL = ("path", "size", "linkpath")
+_POSIX = b"ustar\0"
+_NUMBERS = ((100, 108), (108, 116), (116, 124), (136, 148), (329, 337), (337, 345))
+"""Mode, owner, group, time and device: unused here, but no other reader may stumble over them."""
 
 
 @runtime_checkable
@@ -92,9 +95,11 @@ class TarReader:
             if kind in (_EXTENDED, _GLOBAL, _LONG_NAME):
                 extension = self._extended(kind, size, extension)
                 continue
+            folder = kind == FOLDER or (kind == b"\0" and name.endswith("/"))
             name = name if extension.name is None else extension.name
             size = size if extension.size is None else extension.size
-            folder = kind == FOLDER or (kind == b"\0" and name.endswith("/"))
+            if kind == b"\0" and folder != name.endswith("/"):
+                raise ArchiveMalformed(f"{name!r}: a file to some readers and a folder to others.")
             if not folder and kind not in FILES:
                 raise UnsafeMember(f"{name!r}: only regular files are accepted.")
             if folder and size:
@@ -136,6 +141,8 @@ class TarReader:
             return None
         if not has_checksum(block):
             raise ArchiveMalformed("a tar header whose checksum is wrong.")
+        for begin, end in _NUMBERS:
+            _number(block[begin:end])
         return block
 
     def _check_end(self) -> None:
@@ -149,7 +156,7 @@ class TarReader:
         self._begin(size)
         data = b"".join(self.content())
         if kind == _LONG_NAME:
-            return _Extension(_text(data.rstrip(b"\0")), known.size)
+            return _added(known, _Extension(_text(data.rstrip(b"\0"))))
         fields = _fields(data)
         if kind == _GLOBAL and any(key in fields for key in _MEANINGFUL):
             raise ArchiveMalformed("a global header that renames or resizes members.")
@@ -160,8 +167,16 @@ class TarReader:
         told = fields.get("size")
         if told is not None and not re.fullmatch(rb"[0-9]{1,18}", told):
             raise ArchiveMalformed("an extended header with an impossible size.")
-        name = _text(fields["path"]) if "path" in fields else known.name
-        return _Extension(name, known.size if told is None else int(told))
+        name = _text(fields["path"]) if "path" in fields else None
+        return _added(known, _Extension(name, None if told is None else int(told)))
+
+
+def _added(known: _Extension, more: _Extension) -> _Extension:
+    """Both together; of two that say the same thing readers differ about which one counts."""
+    if None not in (known.name, more.name) or None not in (known.size, more.size):
+        raise ArchiveMalformed("two extended headers for one member.")
+    name = more.name if known.name is None else known.name
+    return _Extension(name, more.size if known.size is None else known.size)
 
 
 def has_checksum(block: bytes) -> bool:
@@ -177,13 +192,15 @@ def _number(field: bytes) -> int:
         return int.from_bytes(field[1:], "big")
     found = _OCTAL.fullmatch(field)
     if found is None:
-        raise ArchiveMalformed("a tar header with an impossible size.")
+        raise ArchiveMalformed("a tar header with an impossible number.")
     return int(found[1] or b"0", 8)
 
 
 def _name(header: bytes) -> str:
     name = _cut(header[:100])
-    prefix = _cut(header[345:500]) if header[257:263] == b"ustar\0" else b""
+    prefix = _cut(header[345:500])
+    if prefix and header[257:263] != _POSIX:
+        raise ArchiveMalformed(f"{name!r}: a part of its name that only some readers see.")
     return _text(prefix + b"/" + name if prefix else name)
 
 

@@ -26,7 +26,11 @@ _LOCATOR = struct.Struct("<4sIQI")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _LOCAL = struct.Struct("<4s5H3I2H")
 _DESCRIPTORS = {12: "<3I", 16: "<4x3I", 20: "<I2Q", 24: "<4xI2Q"}
+_WIDE_END = b"PK\x06\x07"
 _FULL, _FULL_SHORT = 0xFFFFFFFF, 0xFFFF
+_FULLS = (_FULL_SHORT, _FULL, _FULL)
+_NEWEST = 63
+"""Ten times the version of the format that a reader must know, at most."""
 _ENCRYPTED, _STREAMED, _PATCH, _STRONG, _UTF8, _MASKED = 1, 1 << 3, 1 << 5, 1 << 6, 1 << 11, 1 << 13
 _ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 
@@ -133,21 +137,27 @@ def _end(file: BinaryIO, length: int) -> tuple[int, int, int, int]:
             if found + _END.size + comment == len(tail):
                 fits.append(found)
         found = tail.find(EMPTY, found + 1)
-    if len(fits) != 1:
+    if len(fits) != 1 or tail.rfind(EMPTY) != fits[0]:
         raise ArchiveMalformed("truncated, or bytes behind the end of the zip archive.")
     _, disk, first, here, count, size, start, _ = _END.unpack_from(tail, fits[0])
     if disk or first or here != count:
         raise ArchiveMalformed("a zip archive in several parts.")
     at = tail_at + fits[0]
+    if file.seek(max(0, at - _LOCATOR.size)) + _LOCATOR.size == at and file.read(4) == _WIDE_END:
+        wide = _end64(file, at)
+        for told, full, true in zip((count, size, start), _FULLS, wide[1:], strict=True):
+            if told not in (full, true):
+                raise ArchiveMalformed("two end records that differ.")
+        return wide
     if count == _FULL_SHORT or _FULL in (size, start):
-        return _end64(file, at)
+        raise ArchiveMalformed("the zip64 end record is missing.")
     return at, count, size, start
 
 
 def _end64(file: BinaryIO, end: int) -> tuple[int, int, int, int]:
     at = end - _LOCATOR.size
-    magic, disk, place, disks = _LOCATOR.unpack(_read(file, at, _LOCATOR.size))
-    if magic != b"PK\x06\x07" or disk or disks > 1 or place + _END64.size != at:
+    _, disk, place, disks = _LOCATOR.unpack(_read(file, at, _LOCATOR.size))
+    if disk or disks > 1 or place + _END64.size != at:
         raise ArchiveMalformed("the zip64 end record is not where it should be.")
     found = _END64.unpack(_read(file, place, _END64.size))
     if found[0] != b"PK\x06\x06" or found[4] or found[5] or found[6] != found[7]:
@@ -166,7 +176,7 @@ def _central(data: bytes, at: int) -> tuple[ZipEntry, int]:
     raw = data[at + _CENTRAL.size : name_end]
     extra = data[name_end : name_end + extra_length]
     end = name_end + extra_length + comment_length
-    if found[0] != b"PK\x01\x02" or end > len(data):
+    if found[0] != b"PK\x01\x02" or end > len(data) or found[2] & 0xFF > _NEWEST:
         raise ArchiveMalformed("the central directory is broken.")
     name = _name(raw, flags, extra)
     size, packed, offset = _wide(name, extra, (size, packed, found[16]))

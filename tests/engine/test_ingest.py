@@ -30,8 +30,8 @@ def engine(folder: Path, **fields: Any) -> tuple[int, list[dict[str, Any]]]:
         assert process.stdout is not None and process.stderr is not None
         imported = process.stderr.read()
         said = [json.loads(line) for line in process.stdout.read().splitlines()]
-    assert "| disp_engine.ingest" in imported.replace("  ", " ").replace("|  ", "| ")
-    assert "torch" not in {line.rpartition("|")[2].strip() for line in imported.splitlines()}
+    modules = {line.rpartition("|")[2].strip() for line in imported.splitlines()}
+    assert "disp_engine.ingest" in modules and "torch" not in modules
     return process.returncode, said
 
 

@@ -101,6 +101,9 @@ def _inputs() -> list[tuple[str, object, str]]:
             lambda: tar(entry(b"g", b"15 path=x/y.png\n"[:-1] + b"\n", b"g")),
             MALFORMED,
         ),
+        ("two_names", lambda: tar(long_name(b"a.png"), pax(path=b"b.png"), picture()), MALFORMED),
+        ("prefix_that_some_see", lambda: tar(hidden_prefix()), MALFORMED),
+        ("impossible_mode", lambda: tar(entry(b"a.png", mode=b"garbage\0")), MALFORMED),
         ("pax_without_member", lambda: tar(pax(path=b"a.png")), MALFORMED),
         ("broken_pax", lambda: tar(entry(b"p", b"99 path=x\n", b"x"), picture()), MALFORMED),
         ("size_by_pax", lambda: tar(pax(size=b"9" * 17), picture()), BOMB),
@@ -115,6 +118,12 @@ def _inputs() -> list[tuple[str, object, str]]:
         ("bytes_behind_gzip", lambda: gzip.compress(tar(), mtime=0) + b"more", MALFORMED),
         ("two_gzips", lambda: gzip.compress(tar(), mtime=0) * 2, MALFORMED),
     ]
+
+
+def hidden_prefix() -> bytes:
+    """A prefix that tarfile puts in front of the name, and GNU tar does not."""
+    rest = bytes(80) + b"../x".ljust(167, b"\0")
+    return entry(b"b.png", magic=b"ustar  \0", rest=rest)
 
 
 def pax_twice() -> bytes:

@@ -38,6 +38,7 @@ class Entry:
     local_name: bytes | None = None
     local_size: int | None = None
     local_method: int | None = None
+    version: int = 20
 
     @property
     def packed(self) -> bytes:
@@ -62,7 +63,7 @@ class Entry:
     def central(self, offset: int) -> bytes:
         lengths = (len(self.name), len(self.extra), 0, 0, 0)
         head = struct.pack(
-            "<4s6H3I5H2I", b"PK\1\2", 3 << 8 | 20, 20, self.flags, self._method(), 0, 33,
+            "<4s6H3I5H2I", b"PK\1\2", 3 << 8 | 20, self.version, self.flags, self._method(), 0, 33,
             *self.facts(), *lengths, self.mode << 16, offset,
         )  # fmt: skip
         return head + self.name + self.extra
@@ -219,6 +220,8 @@ def _inputs() -> list[tuple[str, object, str]]:
         ("two_ends", comment_with_an_end, MALFORMED),
         ("directory_counts_less", lambda: with_entry(count=1), MALFORMED),
         ("directory_counts_more", lambda: with_entry(count=9), MALFORMED),
+        ("version_of_the_future", lambda: changed(version=99), MALFORMED),
+        ("end_in_the_comment", lambda: with_entry(comment=b"PK\5\6 and more"), MALFORMED),
         ("several_parts", lambda: with_entry(disk=1), MALFORMED),
         ("truncated", lambda: good_zip()[:-30], MALFORMED),
         ("truncated_in_the_middle", lambda: good_zip()[: len(good_zip()) // 2], MALFORMED),
