@@ -344,6 +344,8 @@ def status(
         open_stdout().print(job_table(job))
         if job.error is not None:
             print(f"{job.error.code}: {job.error.message}")
+            for fault in job.error.faults:
+                print(f"  {fault.where}: {fault.reason}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from tests.hostile.__main__ import service_of
 from tests.hostile.calls import CALLS
 from tests.hostile.corpus import DATA, Row, run
 from tests.hostile.memory import Memory
+from tests.hostile.records import said
 
 QUICK = {
     "zip_nested_zip", "zip_overlapping", "zip_symlink", "tar_gigabyte_of_pax", "data_pickle",
@@ -40,3 +41,16 @@ def test_a_refused_dataset_tells_each_fault_on_the_wire(
     (fault,) = job.error.faults
     assert (fault.where, fault.code) == ("data.json, line 1, record 1", "invalid_dataset")
     assert job.error.param == "training_file"
+
+
+def test_logs_hold_neither_what_a_dataset_says_nor_what_opens_the_service(
+    client: Client, service_folder: Path
+) -> None:
+    service = service_of(client, service_folder)
+    text = "words-that-nobody-else-would-write"
+    service.refused_job(service.upload(said(f"{text}<image>", f"{text}\u202e")))
+    logs = [*service_folder.glob("logs/*"), *service_folder.glob("work/**/engine.log")]
+    assert len(logs) >= 3
+    for path in logs:
+        content = path.read_text(errors="replace")
+        assert text not in content and service.key not in content, path
