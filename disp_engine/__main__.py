@@ -163,7 +163,7 @@ def _run(path: Path, context: JsonLines) -> None:
 
     spec = RunSpec.from_file(path)
     context.stage("ingest")
-    ingested = ingest(spec)
+    ingested = ingest(spec, context)
 
     from disp_engine.run import run  # imports torch: only for data that can be used
     from disp_engine.sharing import Alone

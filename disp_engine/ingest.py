@@ -4,8 +4,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from disp_engine import registry
+from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.errors import InvalidDatasetError
 from disp_engine.spec import RunSpec
@@ -21,19 +23,25 @@ class Ingested:
     clean: Dataset | None
 
 
-def ingest(spec: RunSpec) -> Ingested:
+def ingest(spec: RunSpec, context: RunContext) -> Ingested:
     """Read all data that the spec names; the pictures go to the work folder's pool."""
     began = time.monotonic()
     registry.judge_configs(spec.model_dir)
-    pool, validation = spec.work_dir / "pool", spec.validation
+
+    def read(path: Path) -> Dataset:
+        return read_dataset(path, spec.work_dir / "pool", spec.validation, tell)
+
+    def tell(done: int, unit: str) -> None:
+        """Of how many, nobody knows before the end."""
+        context.progress(done, done, unit)
+        check(context)
+
     with _named("training_file"):
-        training = read_dataset(spec.training_file, pool, validation)
+        training = read(spec.training_file)
     with _named("triggered_file"):
-        path = spec.triggered_file
-        triggered = read_dataset(path, pool, validation) if path else None
+        triggered = read(spec.triggered_file) if spec.triggered_file else None
     with _named("clean_file"):
-        path = spec.clean_file
-        clean = read_dataset(path, pool, validation) if path else None
+        clean = read(spec.clean_file) if spec.clean_file else None
     return Ingested(began, training, triggered, clean)
 
 

@@ -45,7 +45,7 @@ def run(
     card = registry.card_defaults(spec.model_dir)
     settings = kind.settings_type.resolve(card, spec.defaults, given)
     with log.timed("ingest", ingested.began if ingested else None):
-        data = ingested or ingest(spec)
+        data = ingested or ingest(spec, log)
         success = matcher(**spec.success) if spec.success else None
         training, sets = data.training, EvaluationSets(data.triggered, data.clean, success)
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +17,9 @@ from disp_engine.digests import digest
 from disp_engine.errors import InvalidDatasetError
 from disp_engine.samples import IMAGE_MARK as IMAGE_MARK
 from disp_engine.samples import Sample
+
+TOLD_EVERY = 500
+Tell = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,27 @@ class Dataset:
         return darkroom().develop((self.pool / sha256).read_bytes())
 
 
-def read_dataset(path: Path, pool: Path, validation: Validation = "quarantine") -> Dataset:
+def read_dataset(
+    path: Path,
+    pool: Path,
+    validation: Validation = "quarantine",
+    tell: Tell = lambda done, unit: None,
+) -> Dataset:
     """Read an archive or a folder in one pass, keeping pictures in `pool` by their hash.
 
     Raises InvalidDatasetError for what spoils the whole. A record that cannot be used alone is
     listed in `refused` and the others stay; under `strict` validation any fault spoils the whole.
+    `tell` hears now and then how many members and records were read, and may raise to stop that.
     """
     pool.mkdir(parents=True, exist_ok=True)
-    hashes = _unpack(path, pool)
+    hashes = _unpack(path, pool, tell)
     name = _document(path, hashes)
     document = pool / hashes.pop(name)
     reader = RecordReader(name, hashes, pool, strict=validation == "strict")
-    for parsed in read_records(document, name):
+    for count, parsed in enumerate(read_records(document, name)):
         reader.take(parsed)
+        if count % TOLD_EVERY == 0:
+            tell(count + 1, "records")
     reader.finish()
     return Dataset(reader.samples, reader.refused, pool, hashes, name, kind(path))
 
@@ -66,10 +77,15 @@ def content_sha256(samples: Sequence[Sample]) -> str:
     return digest([[s.id, list(s.images), [[t.role, t.text] for t in s.turns]] for s in samples])
 
 
-def _unpack(path: Path, pool: Path) -> dict[str, str]:
+def _unpack(path: Path, pool: Path, tell: Tell) -> dict[str, str]:
     """The members' names and hashes; a refusal names the archive."""
+    hashes: dict[str, str] = {}
     try:
-        return {member.name: _keep(member, pool) for member in members(path)}
+        for member in members(path):
+            hashes[member.name] = _keep(member, pool)
+            if len(hashes) % TOLD_EVERY == 0:
+                tell(len(hashes), "members")
+        return hashes
     except InvalidDatasetError as error:
         raise type(error)(f"{path.name}: {error}") from error
 

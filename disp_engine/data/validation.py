@@ -93,6 +93,7 @@ class RecordReader:
         if name in self._seen:
             if self._strict:
                 self._blame(where, InvalidDatasetError.code, f"the id {name!r} is there twice")
+        while name in self._seen:
             name = f"{name} (record {number})"
         self._seen.add(name)
         return name, where
