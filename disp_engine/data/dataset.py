@@ -64,10 +64,10 @@ def read_dataset(
     name = _document(path, hashes)
     document = pool / hashes.pop(name)
     reader = RecordReader(name, hashes, pool, strict=validation == "strict")
-    for count, parsed in enumerate(read_records(document, name)):
+    for count, parsed in enumerate(read_records(document, name), 1):
         reader.take(parsed)
         if count % TOLD_EVERY == 0:
-            tell(count + 1, "records")
+            tell(count, "records")
     reader.finish()
     return Dataset(reader.samples, reader.refused, pool, hashes, name, kind(path))
 

@@ -90,9 +90,8 @@ class RecordReader:
         number = self._count
         name = str(given) if _is_name(given) else f"record {number}"
         where = f"{self._name}, line {parsed.line}, record {number}"
-        if name in self._seen:
-            if self._strict:
-                self._blame(where, InvalidDatasetError.code, f"the id {name!r} is there twice")
+        if name in self._seen and self._strict:
+            self._blame(where, InvalidDatasetError.code, f"the id {name!r} is there twice")
         while name in self._seen:
             name = f"{name} (record {number})"
         self._seen.add(name)
