@@ -20,7 +20,7 @@ from storage.interfaces import JobStore, ModelRecord
 from tests.hostile.zips import good_zip
 
 Answer = tuple[int, str | None]
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
