@@ -33,6 +33,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.audit
 
 tiny-checkpoints: setup
 	$(BIN)/python -m disp_engine.builtin.recipe --out build/tiny-checkpoints

@@ -62,6 +62,7 @@ def create_app(settings: GatewaySettings | None = None) -> FastAPI:
         BodyLimit,
         max_upload_bytes=settings.max_upload_bytes,
         max_request_bytes=settings.max_request_bytes,
+        patience_s=settings.body_patience_s,
     )
     app.add_middleware(RequestId)
     install_error_handlers(app)

@@ -50,6 +50,12 @@ class JobNotFinished(Refusal):
     status = 409
 
 
+class BodyTooSlow(Refusal):
+    """The body comes too slowly: send it again, in parts where the way is narrow."""
+
+    status = 408
+
+
 class PayloadTooLarge(Refusal):
     """The body is longer than this service accepts."""
 
@@ -84,6 +90,7 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     Unauthenticated: (401, ErrorCode.UNAUTHENTICATED),
     Forbidden: (403, ErrorCode.FORBIDDEN),
     JobNotFinished: (409, ErrorCode.JOB_NOT_FINISHED),
+    BodyTooSlow: (408, ErrorCode.REQUEST_TIMEOUT),
     PayloadTooLarge: (413, ErrorCode.PAYLOAD_TOO_LARGE),
     UnsupportedFormat: (415, ErrorCode.UNSUPPORTED_FORMAT),
     UrlNotAllowed: (422, ErrorCode.URL_REFUSED),
@@ -229,8 +236,10 @@ async def _answer_storage(request: Request, error: Exception) -> ProblemResponse
 async def _answer_validation(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     raw = error.errors()
-    if any(entry["type"] == "json_invalid" for entry in raw):
-        return problem(400, ErrorCode.BAD_REQUEST, "The body is not valid JSON.")
+    for entry in raw:
+        if entry["type"] == "json_invalid":
+            detail = f"The body is not valid JSON: {entry['ctx']['error']}."
+            return problem(400, ErrorCode.BAD_REQUEST, detail)
     errors = [_field_error(entry) for entry in raw]
     detail = "; ".join(f"{entry.pointer or '/'}: {entry.detail}" for entry in errors[:5])
     param = errors[0].pointer if errors else None

@@ -14,6 +14,7 @@ class GatewaySettings(BaseSettings):
     broker_url: str | None = None
     max_upload_bytes: int = Field(default=512 * 1024 * 1024, ge=1)
     max_request_bytes: int = Field(default=1024 * 1024, ge=1)
+    body_patience_s: float = Field(default=30.0, gt=0)
     upload_ttl_s: float = Field(default=86400.0, gt=0)
     max_requests_per_minute: int = Field(default=6000, ge=1)
     max_unfinished_jobs: int = Field(default=1000, ge=1)

@@ -295,6 +295,7 @@ def submit(
     method: MethodType = "disp",
     setting: Options = None,
     poisoned: Sidecar = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse data with any fault.")] = False,
     seed: Seed = 0,
     suffix: Annotated[str | None, typer.Option(help="A name of your own.")] = None,
     follow: Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")] = False,
@@ -311,6 +312,7 @@ def submit(
         training_file=NOT_YET_UPLOADED,
         evaluation=draft_evaluation(triggered, clean, phrases),
         method=build_method(method, setting, poisoned, mask_ratio, masking, epochs),
+        validation="strict" if strict else "quarantine",
         seed=seed,
         suffix=suffix,
     )
@@ -347,6 +349,8 @@ def status(
         open_stdout().print(job_table(job))
         if job.error is not None:
             print(f"{job.error.code}: {job.error.message}")
+            for fault in job.error.faults:
+                print(f"  {fault.where}: {fault.reason}")
 
 
 @app.command()

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, TextIO
@@ -25,14 +26,18 @@ from disp_engine.errors import (
     InvalidModelError,
     InvalidRequestError,
 )
+from disp_engine.isolation import leave_network
 
 INPUT_AT_FAULT = 2
 STOPPED = 75
-CODES: dict[type[EngineError], tuple[str, str | None]] = {
-    InvalidDatasetError: ("invalid_dataset", "training_file"),
-    InvalidModelError: ("invalid_model", "model"),
-    InvalidRequestError: ("invalid_request", None),
+LONGEST_MESSAGE, LONGEST_REASON = 4000, 500
+"""Characters; what strangers have named may be long."""
+PARAMS: dict[type[EngineError], str | None] = {
+    InvalidDatasetError: "training_file",
+    InvalidModelError: "model",
+    InvalidRequestError: None,
 }
+"""The errors of which the input is the cause, and the field that is at fault if none is named."""
 PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 COURTESY = 5
@@ -59,9 +64,10 @@ class JsonLines:
         self.out.flush()
 
     def stage(self, name: str) -> None:
-        """A stage begins."""
-        self.name = name
-        self.write(type="stage", stage=name, status="running")
+        """A stage begins; the run may say so once more of the one that is at hand."""
+        if name != self.name:
+            self.name = name
+            self.write(type="stage", stage=name, status="running")
 
     def stage_done(self, name: str, seconds: float, reused: bool) -> None:
         """A stage is done, now or in an earlier run."""
@@ -132,9 +138,12 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2:
         print("usage: python -m disp_engine SPEC.json", file=sys.stderr)
         return INPUT_AT_FAULT
+    left = leave_network()
     _die_with_parent()
     _keep_freed_memory()
     os.nice(COURTESY)
+    if not left:
+        print("the engine keeps its network: this system lets no process leave it", file=sys.stderr)
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not mix with the events
     context = JsonLines(events)
@@ -155,18 +164,32 @@ def main(argv: list[str]) -> int:
 
 
 def _run(path: Path, context: JsonLines) -> None:
-    from disp_engine.run import run
-    from disp_engine.sharing import Alone
+    from disp_engine.ingest import ingest
     from disp_engine.spec import RunSpec
 
     spec = RunSpec.from_file(path)
-    run(spec, context, Alone() if spec.role == "alone" else SharedWork(context))
+    context.stage("ingest")
+    ingested = ingest(spec, context)
+
+    from disp_engine.run import run  # imports torch: only for data that can be used
+    from disp_engine.sharing import Alone
+
+    sharing = Alone() if spec.role == "alone" else SharedWork(context)
+    run(spec, context, sharing, ingested)
 
 
 def _refuse(error: EngineError, context: JsonLines) -> int:
-    code, param = CODES.get(type(error), ("engine_error", None))
-    context.write(type="error", code=code, message=str(error), param=error.param or param)
-    return INPUT_AT_FAULT if type(error) in CODES else 1
+    kind = next((kind for kind in PARAMS if isinstance(error, kind)), None)
+    context.write(
+        type="error",
+        code=error.code,
+        message=str(error)[:LONGEST_MESSAGE],
+        param=error.param or (PARAMS[kind] if kind else None),
+        faults=[
+            asdict(replace(fault, reason=fault.reason[:LONGEST_REASON])) for fault in error.faults
+        ],
+    )
+    return INPUT_AT_FAULT if kind else 1
 
 
 def _die_with_parent() -> None:

@@ -1,46 +1,20 @@
 """The nouns that travel between the parts of the engine."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from disp_engine.samples import Sample as Sample
+from disp_engine.samples import Turn as Turn
 
 IMAGE_TOKEN = -200
 """Id that stands for one picture in a row of token ids (LLaVA's IMAGE_TOKEN_INDEX)."""
 
 IGNORE = -100
 """Label of a position that carries no target."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of a LLaVA conversation; `<image>` in the text stands for one picture."""
-
-    role: Literal["human", "gpt"]
-    text: str
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One record of a LLaVA-format dataset.
-
-    `images` are keys into the dataset's image store, in the order of the `<image>` marks;
-    `record` is the untouched JSON object, from which the purified record is written.
-    """
-
-    id: str
-    images: tuple[str, ...]
-    turns: tuple[Turn, ...]
-    record: Mapping[str, Any] = field(repr=False, default_factory=dict)
-
-    def with_responses(self, responses: Sequence[str]) -> "Sample":
-        """The sample with other assistant turns."""
-        answers = [Turn("gpt", response) for response in responses]
-        turns = [t for pair in zip(self.turns[::2], answers, strict=True) for t in pair]
-        return replace(self, turns=tuple(turns))
 
 
 @dataclass(frozen=True)

@@ -144,10 +144,15 @@ def load_autoregressive(
     return model
 
 
-def family(folder: Path) -> Any:
-    """The adapter class of a checkpoint folder, none of whose configs asks for remote code."""
+def judge_configs(folder: Path) -> None:
+    """Refuse a checkpoint folder if one of its configs asks for remote code; imports no torch."""
     for path in sorted(folder.glob("*config.json")):
         refuse_remote_code(read_json(path), path.name)
+
+
+def family(folder: Path) -> Any:
+    """The adapter class of a checkpoint folder, none of whose configs asks for remote code."""
+    judge_configs(folder)
     names = read_json(folder / "config.json").get("architectures")
     for name in names if isinstance(names, list) else []:
         if name in MODELS:

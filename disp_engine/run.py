@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import torch
 
 from disp_engine import registry
 from disp_engine.context import RunContext
-from disp_engine.data.dataset import IMAGE_MARK, Dataset, read_dataset
+from disp_engine.data.dataset import IMAGE_MARK, Dataset
 from disp_engine.data.writer import purified_record, write_dataset
 from disp_engine.defences.defence import Outcome
 from disp_engine.defences.rewriting import Rewritten
 from disp_engine.defences.settings import DefenceSettings
-from disp_engine.errors import InvalidDatasetError
+from disp_engine.ingest import Ingested, ingest
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import matcher
@@ -29,8 +28,16 @@ from disp_engine.sharing import Alone, Sharing
 from disp_engine.spec import RunSpec
 
 
-def run(spec: RunSpec, context: RunContext, sharing: Sharing | None = None) -> None:
-    """Do what the spec asks and leave the artifacts in its `out_dir`."""
+def run(
+    spec: RunSpec,
+    context: RunContext,
+    sharing: Sharing | None = None,
+    ingested: Ingested | None = None,
+) -> None:
+    """Do what the spec asks and leave the artifacts in its `out_dir`.
+
+    `ingested` are the spec's data where they were read before, which is done again otherwise.
+    """
     if spec.threads:
         torch.set_num_threads(spec.threads)
     log = StageLog(context)
@@ -39,8 +46,10 @@ def run(spec: RunSpec, context: RunContext, sharing: Sharing | None = None) -> N
     given = spec.method.get("hyperparameters", {})
     card = registry.card_defaults(spec.model_dir)
     settings = kind.settings_type.resolve(card, spec.defaults, given)
-    with log.timed("ingest"):
-        training, sets = _read(spec)
+    with log.timed("ingest", ingested.began if ingested else None):
+        data = ingested or ingest(spec, log)
+        success = matcher(**spec.success) if spec.success else None
+        training, sets = data.training, EvaluationSets(data.triggered, data.clean, success)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = registry.load_model(spec.model_dir, device=device, options=spec.model_options)
         stages = spec.work_dir / "stages"
@@ -52,28 +61,6 @@ def run(spec: RunSpec, context: RunContext, sharing: Sharing | None = None) -> N
     outcome = defence.run(cache, prepared)
     with log.timed("report"):
         _write(spec, model, training, sets, settings, outcome, log)
-
-
-def _read(spec: RunSpec) -> tuple[Dataset, EvaluationSets]:
-    pool = spec.work_dir / "pool"
-    with _named("training_file"):
-        training = read_dataset(spec.training_file, pool)
-    with _named("triggered_file"):
-        triggered = read_dataset(spec.triggered_file, pool) if spec.triggered_file else None
-    with _named("clean_file"):
-        clean = read_dataset(spec.clean_file, pool) if spec.clean_file else None
-    success = matcher(**spec.success) if spec.success else None
-    return training, EvaluationSets(triggered, clean, success)
-
-
-@contextmanager
-def _named(param: str) -> Iterator[None]:
-    """Say which of the run's files a dataset error is about."""
-    try:
-        yield
-    except InvalidDatasetError as error:
-        error.param = param
-        raise
 
 
 def _write(

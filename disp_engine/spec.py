@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from disp_engine.data.validation import Validation
 from disp_engine.errors import InvalidRequestError
 
 
@@ -15,8 +16,9 @@ class RunSpec:
 
     `work_dir` keeps finished stages and may be shared by many runs; `out_dir` is filled when
     the run succeeds; `threads` None leaves torch's own choice; `model_options` are settings of
-    the model family's own (docs/models.md). A run that `leads` lets others help it; one that
-    `assists` does parts of such a run and leaves nothing in `out_dir`.
+    the model family's own (docs/models.md). `validation` tells what a fault in the data costs
+    (data/validation.py). A run that `leads` lets others help it; one that `assists` does parts of
+    such a run and leaves nothing in `out_dir`.
     """
 
     model_dir: Path
@@ -27,6 +29,7 @@ class RunSpec:
     triggered_file: Path | None = None
     clean_file: Path | None = None
     success: Mapping[str, Any] | None = None
+    validation: Validation = "quarantine"
     method: Mapping[str, Any] = field(default_factory=lambda: {"type": "disp"})
     defaults: Mapping[str, Any] = field(default_factory=dict)
     model_options: Mapping[str, Any] = field(default_factory=dict)

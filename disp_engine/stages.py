@@ -4,7 +4,6 @@ A stage is a folder `NAME-KEY` of small files, each written whole or not at all.
 finds the files it had finished; the same request again finds the whole stage.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,21 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-LAYOUT = 1
+from disp_engine.digests import digest as digest
+from disp_engine.digests import write_atomically as write_atomically
+
+LAYOUT = 2
 """Raised when stage files mean something else than before; it is part of every key."""
-
-
-def digest(value: Any) -> str:
-    """sha256 of a JSON value in canonical form."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that no reader, also after a kill, sees a part of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(content)
-    os.replace(draft, path)
 
 
 class Stage:

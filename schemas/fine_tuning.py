@@ -15,6 +15,7 @@ from schemas.requests import (
     Method,
     ModelId,
     Seed,
+    Validation,
 )
 from schemas.wire import Request, Resource
 
@@ -33,7 +34,9 @@ class FineTuningHyperparameters(Request):
 
 
 class FineTuningJobCreate(Request):
-    """The body of `POST /v1/fine_tuning/jobs`; `evaluation` and `method` are this service's own.
+    """The body of `POST /v1/fine_tuning/jobs`.
+
+    `evaluation`, `method` and `validation` are this service's own.
 
     `validation_file` is a clean set to measure with, the same as `evaluation.clean_file`.
     """
@@ -44,6 +47,7 @@ class FineTuningJobCreate(Request):
     hyperparameters: FineTuningHyperparameters | None = None
     method: AnyMethod | None = None
     evaluation: Evaluation | None = None
+    validation: Validation = "quarantine"
     seed: Seed | None = None
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, computed_field
 
-from schemas.requests import AnyMethod, Evaluation
+from schemas.requests import AnyMethod, Evaluation, Validation
 from schemas.wire import Resource
 
 
@@ -93,12 +93,24 @@ class Usage(Resource):
     worker_seconds: float
 
 
+class DataFault(Resource):
+    """One thing that is wrong with a dataset: the member, line and record; its kind; the reason."""
+
+    where: str
+    code: str
+    reason: str
+
+
 class JobError(Resource):
-    """Why a job failed; `param` names the part of the request that is at fault, if one is."""
+    """Why a job failed; `param` names the part of the request that is at fault, if one is.
+
+    `faults` lists the first hundred faults of a dataset that did not pass `strict` validation.
+    """
 
     code: str
     message: str
     param: str | None = None
+    faults: list[DataFault] = Field(default_factory=list)
 
 
 class Job(Resource):
@@ -113,6 +125,7 @@ class Job(Resource):
     training_file: str
     evaluation: Evaluation | None = None
     method: AnyMethod
+    validation: Validation = "quarantine"
     seed: int
     suffix: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)

@@ -10,6 +10,8 @@ METHOD_TYPES = (
     "disp", "random_drop", "pruning", "data_filtering", "clean_subset", "bye",
 )  # fmt: skip
 Auto = Literal["auto"]
+Validation = Literal["strict", "quarantine"]
+"""What a fault in the data costs: the job, with all faults told, or the sample it is in."""
 Length = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 """The largest is JSON's: beyond it, not every reader keeps all digits of a number."""
@@ -174,6 +176,7 @@ class DefenseJobCreate(Request):
     training_file: FileId
     evaluation: Evaluation | None = None
     method: AnyMethod = Field(default_factory=Method)
+    validation: Validation = "quarantine"
     seed: Seed = 0
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(

@@ -35,7 +35,8 @@ def engine_environment(source: Mapping[str, str]) -> dict[str, str]:
         for name, value in source.items()
         if name in KEPT_VARIABLES or name.startswith(KEPT_PREFIXES)
     }
-    return kept | {"HF_HUB_OFFLINE": "1", PARENT_VARIABLE: str(os.getpid())}
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return kept | offline | {PARENT_VARIABLE: str(os.getpid())}
 
 
 class EngineProcess:

@@ -215,6 +215,7 @@ def engine_spec(inputs: JobInputs) -> dict[str, Any]:
         "model_dir": inputs.model.path,
         "model_id": inputs.model.id,
         "success": success.model_dump(mode="json") if success else None,
+        "validation": request.validation,
         "method": request.method.model_dump(mode="json", exclude_none=True),
         "defaults": dict(inputs.model.defaults),
         "seed": request.seed,

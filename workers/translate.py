@@ -8,7 +8,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.errors import ErrorCode
-from schemas.jobs import JobError, JobStatus, StageName, StepStatus
+from schemas.jobs import DataFault, JobError, JobStatus, StageName, StepStatus
 from storage.errors import LeaseLost
 from storage.interfaces import Claim, EventDraft, LeaseStore, MetricDraft, StepUpdate
 from storage.telemetry.traces import StageSpans
@@ -72,13 +72,16 @@ class ErrorMessage(EngineMessage):
     """Why there are none."""
 
     type: Literal["error"]
-    code: Literal["invalid_dataset", "invalid_model", "invalid_request", "engine_error"]
+    code: ErrorCode
     message: str
     param: str | None = None
+    faults: list[DataFault] = Field(default_factory=list)
 
     def job_error(self) -> JobError:
         """The same in the words of the job."""
-        return JobError(code=ErrorCode(self.code).value, message=self.message, param=self.param)
+        return JobError(
+            code=self.code.value, message=self.message, param=self.param, faults=self.faults
+        )
 
 
 Message = StageMessage | ProgressMessage | MetricMessage | TextMessage | DoneMessage | ErrorMessage

@@ -38,7 +38,7 @@ UPLOAD_FORM = {
 @router.post(
     "",
     status_code=201,
-    responses=refusals(400, 413, 415),
+    responses=refusals(400, 408, 413, 415),
     openapi_extra={"requestBody": UPLOAD_FORM},
 )
 async def upload(

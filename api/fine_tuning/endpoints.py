@@ -13,6 +13,7 @@ from api.idempotency import IdempotencyKey
 from api.jobs import service as jobs
 from api.jobs.endpoints import CREATION, JobCursor
 from api.jobs.labels import METADATA_QUERY, LabelsInQuery
+from api.strictness import StrictRoute
 from schemas.errors import ErrorCode
 from schemas.fine_tuning import (
     FineTuningCheckpoint,
@@ -23,12 +24,15 @@ from schemas.fine_tuning import (
 from schemas.wire import Page
 
 router = APIRouter(
-    prefix="/v1/fine_tuning/jobs", tags=["fine-tuning jobs"], responses=refusals(*KEYED)
+    route_class=StrictRoute,
+    prefix="/v1/fine_tuning/jobs",
+    tags=["fine-tuning jobs"],
+    responses=refusals(*KEYED),
 )
 CONFLICT = refusals(404, ErrorCode.JOB_STATUS_CONFLICT)
 
 
-@router.post("", responses=refusals(400, 413, *CREATION))
+@router.post("", responses=refusals(400, 408, 413, *CREATION))
 def create_job(
     gateway: AnyGateway, tenant: Submitter, body: FineTuningJobCreate, key: IdempotencyKey
 ) -> FineTuningJob:

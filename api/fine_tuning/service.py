@@ -37,6 +37,7 @@ def request_of(body: FineTuningJobCreate) -> DefenseJobCreate:
         training_file=body.training_file,
         evaluation=body.chosen_evaluation(),
         method=body.chosen_method(),
+        validation=body.validation,
         seed=body.seed or 0,
         suffix=body.suffix,
         metadata=body.metadata or {},

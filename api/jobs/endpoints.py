@@ -11,6 +11,7 @@ from api.gateway import AnyGateway
 from api.idempotency import IdempotencyKey
 from api.jobs import service
 from api.jobs.labels import METADATA_QUERY, LabelsInQuery
+from api.strictness import StrictRoute
 from schemas.artifacts import Manifest
 from schemas.errors import ErrorCode
 from schemas.jobs import Checkpoint, Job, JobDeleted, JobStatus, Metric, StageName
@@ -19,7 +20,12 @@ from schemas.requests import DefenseJobCreate, ModelId
 from schemas.wire import Page
 from storage.interfaces import CreatedJob, Order
 
-router = APIRouter(prefix="/v1/defense/jobs", tags=["defense jobs"], responses=refusals(*KEYED))
+router = APIRouter(
+    prefix="/v1/defense/jobs",
+    tags=["defense jobs"],
+    responses=refusals(*KEYED),
+    route_class=StrictRoute,
+)
 REPORT_HEADERS = {
     "Vary": "Accept",
     "Content-Security-Policy": (
@@ -39,7 +45,7 @@ CREATION = (
 JobCursor = Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{32}$")]
 
 
-@router.post("", status_code=201, responses=refusals(400, 413, *CREATION))
+@router.post("", status_code=201, responses=refusals(400, 408, 413, *CREATION))
 def create_job(
     gateway: AnyGateway,
     tenant: Submitter,

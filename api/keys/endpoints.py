@@ -10,13 +10,16 @@ from api.access import Administrator, KeyIdInPath
 from api.answers import KEYED, refusals
 from api.gateway import AnyGateway
 from api.keys import service
+from api.strictness import StrictRoute
 from schemas.keys import ApiKeyCreate, ApiKeyDeleted, ApiKeyFacts, ApiKeyRotate, NewApiKey
 from schemas.wire import Page
 
-router = APIRouter(prefix="/v1/api_keys", tags=["API keys"], responses=refusals(*KEYED))
+router = APIRouter(
+    prefix="/v1/api_keys", tags=["API keys"], responses=refusals(*KEYED), route_class=StrictRoute
+)
 
 
-@router.post("", status_code=201, responses=refusals(400, 413))
+@router.post("", status_code=201, responses=refusals(400, 408, 413))
 def create_key(gateway: AnyGateway, tenant: Administrator, body: ApiKeyCreate) -> NewApiKey:
     """Issue a key of this tenant; its full text is in this answer and nowhere else."""
     return service.new(gateway.jobs.create_key(tenant, body.scopes))
@@ -35,7 +38,7 @@ def revoke_key(gateway: AnyGateway, tenant: Administrator, key_id: KeyIdInPath) 
     return ApiKeyDeleted(id=key_id)
 
 
-@router.post("/{key_id}/rotate", status_code=201, responses=refusals(400, 404, 413))
+@router.post("/{key_id}/rotate", status_code=201, responses=refusals(400, 404, 408, 413))
 def rotate_key(
     gateway: AnyGateway,
     tenant: Administrator,

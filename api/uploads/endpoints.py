@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from api.access import Reader, Submitter, id_named
 from api.answers import KEYED, refusals
 from api.gateway import AnyGateway
+from api.strictness import StrictRoute
 from api.uploads import service
 from schemas.errors import ErrorCode
 from schemas.uploads import (
@@ -26,7 +27,9 @@ from schemas.uploads import (
 )
 from storage.errors import DigestMismatch
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"], responses=refusals(*KEYED))
+router = APIRouter(
+    prefix="/v1/uploads", tags=["uploads"], responses=refusals(*KEYED), route_class=StrictRoute
+)
 READ = 1 << 20
 SHA256 = re.compile(r"(?:^|,)\s*sha-256=:(?P<value>[A-Za-z0-9+/=]+):")
 BYTES = {"type": "string", "format": "binary"}
@@ -46,7 +49,7 @@ ContentDigest = Annotated[
 ]
 
 
-@router.post("", status_code=201, responses=refusals(400, 413))
+@router.post("", status_code=201, responses=refusals(400, 408, 413))
 def create_upload(
     gateway: AnyGateway, tenant: Submitter, body: UploadCreate, response: Response
 ) -> Upload:
@@ -64,7 +67,7 @@ def get_upload(gateway: AnyGateway, tenant: Reader, upload_id: UploadIdInPath) -
 
 @router.put(
     "/{upload_id}/parts/{number}",
-    responses=refusals(404, 413, ErrorCode.DIGEST_MISMATCH, *PART_REFUSALS),
+    responses=refusals(404, 408, 413, ErrorCode.DIGEST_MISMATCH, *PART_REFUSALS),
     openapi_extra={"requestBody": RAW_BODY},
 )
 async def put_part(
@@ -82,7 +85,7 @@ async def put_part(
 
 @router.post(
     "/{upload_id}/parts",
-    responses=refusals(400, 404, 413, *PART_REFUSALS),
+    responses=refusals(400, 404, 408, 413, *PART_REFUSALS),
     openapi_extra={"requestBody": FORM_BODY},
 )
 async def post_part(

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from api.access import Reader, Submitter, id_named
 from api.answers import KEYED, refusals
 from api.gateway import AnyGateway
+from api.strictness import StrictRoute
 from api.webhooks import service
 from schemas.errors import ErrorCode
 from schemas.webhooks import (
@@ -23,7 +24,12 @@ from schemas.webhooks import (
 from schemas.wire import Page
 from storage.interfaces import Order
 
-router = APIRouter(prefix="/v1/webhook_endpoints", tags=["webhooks"], responses=refusals(*KEYED))
+router = APIRouter(
+    prefix="/v1/webhook_endpoints",
+    tags=["webhooks"],
+    responses=refusals(*KEYED),
+    route_class=StrictRoute,
+)
 EndpointIdInPath = Annotated[str, Depends(id_named("endpoint_id", re.compile(r"whe_[0-9a-f]{32}")))]
 DeliveryIdInPath = Annotated[str, Depends(id_named("delivery_id", re.compile(r"whd_[0-9a-f]{32}")))]
 
@@ -31,7 +37,7 @@ DeliveryIdInPath = Annotated[str, Depends(id_named("delivery_id", re.compile(r"w
 @router.post(
     "",
     status_code=201,
-    responses=refusals(400, 413, ErrorCode.LIMIT_REACHED, ErrorCode.URL_REFUSED),
+    responses=refusals(400, 408, 413, ErrorCode.LIMIT_REACHED, ErrorCode.URL_REFUSED),
 )
 def create_endpoint(
     gateway: AnyGateway, tenant: Submitter, body: WebhookEndpointCreate, response: Response
@@ -62,7 +68,7 @@ def get_endpoint(
     return gateway.jobs.get_endpoint(tenant, endpoint_id)
 
 
-@router.patch("/{endpoint_id}", responses=refusals(400, 404, 413, ErrorCode.URL_REFUSED))
+@router.patch("/{endpoint_id}", responses=refusals(400, 404, 408, 413, ErrorCode.URL_REFUSED))
 def update_endpoint(
     gateway: AnyGateway,
     tenant: Submitter,
@@ -81,7 +87,7 @@ def delete_endpoint(
     return service.delete(gateway, tenant, endpoint_id)
 
 
-@router.post("/{endpoint_id}/rotate_secret", responses=refusals(400, 404, 413))
+@router.post("/{endpoint_id}/rotate_secret", responses=refusals(400, 404, 408, 413))
 def rotate_secret(
     gateway: AnyGateway,
     tenant: Submitter,

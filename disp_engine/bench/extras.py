@@ -123,7 +123,7 @@ def _word_cosines(
     from sklearn.feature_extraction.text import HashingVectorizer
 
     words = HashingVectorizer(n_features=4096, norm=None, alternate_sign=False,
-                              token_pattern=r"\S+")  # fmt: skip
+                              token_pattern=r"\S+")  # fmt: skip  # noqa: S106  of words
     counts = {name: words.transform(texts).toarray() for name, texts in said.items()}
     return cosine_values(
         counts, words.transform(wanted).toarray(), words.transform(clean).toarray()

@@ -1,51 +1,41 @@
 """Zip, tar and plain folders read member by member; nothing is ever extracted by name."""
 
-import lzma
-import stat
-import tarfile
-import unicodedata
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO
 
-from disp_engine.errors import InvalidDatasetError
+from disp_engine.data import zips
+from disp_engine.data.budget import Budget
+from disp_engine.data.names import Names
+from disp_engine.data.tars import BLOCK, GZIP, Gunzip, TarReader, has_checksum
+from disp_engine.errors import (
+    ArchiveBomb,
+    ArchiveMalformed,
+    InvalidDatasetError,
+    PickleRefused,
+    UnsafeMember,
+)
 
-MAX_MEMBERS = 200_000
-MAX_MEMBER_BYTES = 512 * 2**20
-DAMAGED = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError,
-    NotImplementedError,
-)  # fmt: skip
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """An open file, wherever it lies."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes."""
-        ...
+CHUNK = 1 << 18
+HEAD = 16
+ARCHIVES = {
+    b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar",
+    b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstandard",
+}  # fmt: skip
+"""First bytes of what would unpack once more."""
+PICKLES = frozenset(
+    {".pkl", ".pickle", ".pyd", ".pth", ".pt", ".bin", ".ckpt", ".npy", ".npz", ".joblib", ".dill"}
+)
+_PROTO = b"\x80"  # a pickle of protocol 2 to 5 begins so, then its number
 
 
 @dataclass(frozen=True)
 class Member:
-    """One regular file of an archive, open for reading once."""
+    """One regular file of an archive; its chunks are read once, before the next member."""
 
     name: str
-    content: Readable
-
-    def read(self) -> bytes:
-        """Return the content, or refuse a member that is too large."""
-        try:
-            data = self.content.read(MAX_MEMBER_BYTES + 1)
-        except DAMAGED as error:
-            raise InvalidDatasetError(f"{self.name}: damaged archive: {error}.") from error
-        if len(data) > MAX_MEMBER_BYTES:
-            raise InvalidDatasetError(f"{self.name}: larger than {MAX_MEMBER_BYTES} bytes.")
-        return data
+    chunks: Iterable[bytes]
 
 
 def kind(path: Path) -> str:
@@ -53,69 +43,102 @@ def kind(path: Path) -> str:
     if path.is_dir():
         return "folder"
     if not path.is_file():
-        raise InvalidDatasetError(f"{path.name}: there is no such file or folder.")
-    if zipfile.is_zipfile(path):
+        raise InvalidDatasetError("there is no such file or folder.")
+    with path.open("rb") as file:
+        head = file.read(BLOCK)
+    if head.startswith((zips.MAGIC, zips.EMPTY)):
         return "zip"
-    if tarfile.is_tarfile(path):
+    if head.startswith(GZIP) or has_checksum(head):
         return "tar"
-    raise InvalidDatasetError(f"{path.name}: neither a zip nor a tar archive.")
+    raise InvalidDatasetError("neither a zip nor a tar archive (which may be gzipped).")
 
 
 def members(path: Path) -> Iterator[Member]:
-    """Yield the regular files, in the archive's order; refuse unsafe or repeated names."""
+    """Yield the regular files as they lie; refuse unsafe or repeated names, bombs and pickles."""
     readers = {"zip": _zip_members, "tar": _tar_members, "folder": _folder_members}
-    seen: set[str] = set()
     try:
         for member in readers[kind(path)](path):
-            _check_name(member.name, seen)
-            if len(seen) > MAX_MEMBERS:
-                raise InvalidDatasetError(f"{path.name}: more than {MAX_MEMBERS} members.")
-            yield member
-    except DAMAGED as error:
-        raise InvalidDatasetError(f"{path.name}: damaged archive: {error}.") from error
+            yield Member(member.name, _checked(member))
+    except OSError as error:
+        raise ArchiveMalformed(f"cannot be read: {error}.") from error
 
 
-def _check_name(name: str, seen: set[str]) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
-        raise InvalidDatasetError(f"{name!r}: member names must stay inside the archive.")
-    folded = unicodedata.normalize("NFC", name).casefold()
-    if folded in seen:
-        raise InvalidDatasetError(f"{name!r}: two members have this name.")
-    seen.add(folded)
+def _checked(member: Member) -> Iterator[bytes]:
+    """Refuse what would unpack once more, or run, by its name and its first bytes."""
+    head, held = b"", []
+    chunks = iter(member.chunks)
+    for chunk in chunks:
+        held.append(chunk)
+        head += chunk
+        if len(head) >= HEAD:
+            break
+    _check_content(member.name, head)
+    yield from held
+    yield from chunks
+
+
+def _check_content(name: str, head: bytes) -> None:
+    for magic, called in ARCHIVES.items():
+        if head.startswith(magic):
+            raise ArchiveBomb(f"{name!r}: a {called} archive within the archive.")
+    pickled = head[:1] == _PROTO and head[1:2] in (b"\2", b"\3", b"\4", b"\5")
+    if pickled or PurePosixPath(name).suffix.lower() in PICKLES or head[:6] == b"\x93NUMPY":
+        raise PickleRefused(f"{name!r}: such files can run code when they are read; leave it out.")
+    if head.startswith(b"PAR1"):
+        raise InvalidDatasetError(
+            f"{name!r}: Parquet is not read; send the records as JSON or JSON lines, "
+            "and the pictures as files."
+        )
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.is_dir():
+    names, length = Names(), path.stat().st_size
+    budget = Budget(length)
+    with path.open("rb") as file:
+        entries = zips.zip_entries(file, length)
+        for entry in entries:
+            names.add(entry.name.removesuffix("/"), folder=entry.is_folder)
+        for entry in entries:
+            chunks = zips.zip_content(file, entry, budget)
+            if entry.is_folder:
+                _drain(chunks)
                 continue
-            kind_bits = stat.S_IFMT(info.external_attr >> 16)
-            if kind_bits not in (0, stat.S_IFREG):
-                raise InvalidDatasetError(f"{info.filename!r}: only regular files are accepted.")
-            if info.flag_bits & 1:
-                raise InvalidDatasetError(f"{info.filename!r}: encrypted members are refused.")
-            if info.file_size > 2**20 and info.file_size > 200 * max(info.compress_size, 1):
-                raise InvalidDatasetError(f"{info.filename!r}: compressed beyond 200:1.")
-            with archive.open(info) as content:
-                yield Member(info.filename, content)
+            yield Member(entry.name, chunks)
+            _drain(chunks)
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
-    with tarfile.open(path, mode="r|*") as archive:
-        for info in archive:
-            if info.isdir():
+    names, budget = Names(), Budget(path.stat().st_size)
+    with path.open("rb") as file:
+        reader = TarReader(_unzipped(file, budget), budget)
+        for entry in reader.entries():
+            name = entry.name.removeprefix("./")
+            if entry.is_folder:
+                if name.removesuffix("/") not in ("", "."):
+                    names.add(name.removesuffix("/"), folder=True)
                 continue
-            content = archive.extractfile(info) if info.isreg() else None
-            if content is None:
-                raise InvalidDatasetError(f"{info.name!r}: only regular files are accepted.")
-            yield Member(info.name.removeprefix("./"), content)
+            names.add(name)
+            yield Member(name, reader.content())
+
+
+def _unzipped(file: BinaryIO, budget: Budget) -> "Gunzip | BinaryIO":
+    packed = file.read(len(GZIP)) == GZIP
+    file.seek(0)
+    return Gunzip(file, budget) if packed else file
 
 
 def _folder_members(path: Path) -> Iterator[Member]:
+    names = Names()
     for file in sorted(path.rglob("*")):
         if file.is_symlink():
-            raise InvalidDatasetError(f"{file.name!r}: links are refused.")
+            raise UnsafeMember(f"{file.name!r}: links are refused.")
         if file.is_file():
+            name = file.relative_to(path).as_posix()
+            names.add(name)
             with file.open("rb") as content:
-                yield Member(file.relative_to(path).as_posix(), content)
+                yield Member(name, iter(lambda: content.read(CHUNK), b""))
+
+
+def _drain(chunks: Iterator[bytes]) -> None:
+    for _ in chunks:
+        pass

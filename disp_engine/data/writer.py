@@ -49,17 +49,26 @@ def write_dataset(
 def _contents(
     dataset: Dataset, records: Sequence[Mapping[str, Any]], used: set[str]
 ) -> Iterator[tuple[str, bytes]]:
-    text = json.dumps(list(records), ensure_ascii=False, indent=1)
-    yield dataset.records_member, text.encode()
+    yield dataset.records_member, _document(dataset.records_member, records).encode()
     for name, sha256 in sorted(dataset.members.items()):
         if sha256 in used:
             yield name, (dataset.pool / sha256).read_bytes()
 
 
+def _document(name: str, records: Sequence[Mapping[str, Any]]) -> str:
+    if name.lower().endswith(".jsonl"):
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return json.dumps(list(records), ensure_ascii=False, indent=1)
+
+
 def _write_zip(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in contents:
-            stored = zipfile.ZIP_DEFLATED if name.endswith(".json") else zipfile.ZIP_STORED
+            stored = (
+                zipfile.ZIP_DEFLATED
+                if name.lower().endswith((".json", ".jsonl"))
+                else zipfile.ZIP_STORED
+            )
             info = zipfile.ZipInfo(name, EPOCH)
             info.external_attr = 0o644 << 16
             archive.writestr(info, content, compress_type=stored)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from disp_engine.errors import InvalidModelError
+from disp_engine.errors import InvalidModelError, RemoteCodeRefused
 
 LARGEST_JSON = 64 * 2**20
 """Bytes."""
@@ -29,7 +29,7 @@ def refuse_remote_code(raw: object, file: str, at: str = "") -> None:
         for key, value in raw.items():
             implementation = str(key).startswith(("_attn_implementation", "_experts_impl"))
             if key in _REMOTE_CODE or (implementation and key not in _HARMLESS_IMPLEMENTATION):
-                raise InvalidModelError(
+                raise RemoteCodeRefused(
                     f"{file}: {at}{key} asks for remote code, which is never run; remove the key."
                 )
             refuse_remote_code(value, file, f"{at}{key}.")

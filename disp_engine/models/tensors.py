@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from disp_engine.errors import InvalidModelError
+from disp_engine.errors import InvalidModelError, UnsafeFormat
 from disp_engine.models.checkpoint import parse_object, read_json
 
 LARGEST_HEADER = 16 * 2**20
@@ -35,7 +35,7 @@ def refuse_pickle(path: Path) -> None:
     # A header of a length that is allowed leaves zeros in the last bytes of these eight.
     too_long = int.from_bytes(begun, "little") > LARGEST_HEADER
     if path.suffix in PICKLES or (too_long and begun.startswith(_MAGIC)):
-        raise InvalidModelError(
+        raise UnsafeFormat(
             f"{path.name} is a pickle, which can run code when it is read. Convert it where that "
             f"does no harm: safetensors.torch.save_file(torch.load({path.name!r}, "
             f"weights_only=True), 'converted.safetensors')."

@@ -112,6 +112,7 @@ def _settings(spec: RunSpec, settings: DefenceSettings, outcome: Outcome) -> dic
         "generation": asdict(outcome.generation),
         "model_options": dict(spec.model_options),
         "success": dict(spec.success) if spec.success else None,
+        "validation": spec.validation,
     }
 
 

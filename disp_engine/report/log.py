@@ -16,9 +16,9 @@ class StageLog:
         self.stages: list[dict[str, Any]] = []
 
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Run one stage that is always done anew."""
-        started = time.monotonic()
+    def timed(self, name: str, began: float | None = None) -> Iterator[None]:
+        """Run one stage that is always done anew; it may have begun earlier."""
+        started = time.monotonic() if began is None else began
         self.stage(name)
         yield
         self.stage_done(name, time.monotonic() - started, reused=False)

@@ -1,4 +1,4 @@
-from tests.api.walk import ids_of, keyed_operations
+from tests.api.walk import LISTS, OF_NOBODY, REFERS, ids_of, keyed_operations
 from tests.api.world import assert_problem
 
 KEYED = keyed_operations()
@@ -48,6 +48,42 @@ def test_no_object_exists_for_another_tenant(api):
         answer = operation.ask(api, ids, owner)
         assert answer.status_code != 404, operation
     assert len(owned) >= 20
+
+
+def test_every_route_is_walked_by_another_tenant_or_known_to_name_no_ones_object():
+    """A new route is not known: add it to the lists of `walk.py`, or name its parameters there."""
+    rest = {str(operation) for operation in KEYED if not operation.of_one_tenant}
+    assert rest == LISTS | set(REFERS) | OF_NOBODY
+
+
+def test_no_list_shows_an_object_of_another_tenant(api):
+    owner = api.key("acme", *SCOPES)
+    stranger = api.stranger(*SCOPES)
+    ids_of(api)
+    for operation in KEYED:
+        if str(operation) in LISTS:
+            path = operation.path
+            mine = {item["id"] for item in api.client.get(path, headers=owner).json()["data"]}
+            theirs = {item["id"] for item in api.client.get(path, headers=stranger).json()["data"]}
+            assert mine and not mine & theirs, operation
+
+
+def test_no_new_object_may_name_one_of_another_tenant(api):
+    """Each field in turn, the others being the stranger's own."""
+    stranger = api.stranger(*SCOPES)
+    ids = ids_of(api)
+    foreign = {
+        "training_file": ids["file_id"],
+        "validation_file": ids["file_id"],
+        "webhook": ids["endpoint_id"],
+    }
+    own = api.upload(**stranger).json()["id"]
+    for operation in KEYED:
+        for field in REFERS.get(str(operation), ()):
+            body = {"model": "tiny", "training_file": own} | {field: foreign[field]}
+            answer = api.client.post(operation.path, json=body, headers=stranger)
+            code = "webhook_not_found" if field == "webhook" else "file_not_found"
+            assert (answer.status_code, answer.json()["error"]["code"]) == (422, code), field
 
 
 def test_a_key_that_may_only_read_submits_nothing(api):

@@ -11,6 +11,16 @@ from tests.api.world import assert_problem
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
 ROW = re.compile(r"^\| `(?P<code>[a-z_]+)` \| (?P<status>[0-9]{3}|job) \| .{20,} \|$", re.M)
 OF_A_JOB = {
+    ErrorCode.ARCHIVE_BOMB,
+    ErrorCode.ARCHIVE_MALFORMED,
+    ErrorCode.ARCHIVE_UNSAFE_MEMBER,
+    ErrorCode.IMAGE_FORMAT,
+    ErrorCode.IMAGE_MALFORMED,
+    ErrorCode.IMAGE_TOO_LARGE,
+    ErrorCode.PICKLE_REFUSED,
+    ErrorCode.REMOTE_CODE_REFUSED,
+    ErrorCode.TRAILING_DATA,
+    ErrorCode.UNSAFE_FORMAT,
     ErrorCode.INVALID_DATASET,
     ErrorCode.INVALID_MODEL,
     ErrorCode.INVALID_REQUEST,

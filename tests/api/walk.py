@@ -18,6 +18,29 @@ BODIES = {
     "POST /v1/uploads/{upload_id}/parts": {"files": {"data": b"x"}},
 }
 """What to send where a route reads a body before it looks for its object."""
+LISTS = {
+    "GET /v1/api_keys",
+    "GET /v1/defense/jobs",
+    "GET /v1/files",
+    "GET /v1/fine_tuning/jobs",
+    "GET /v1/webhook_endpoints",
+}
+"""What shows a tenant its own objects."""
+REFERS = {
+    "POST /v1/defense/jobs": ("training_file", "webhook"),
+    "POST /v1/fine_tuning/jobs": ("training_file", "validation_file"),
+}
+"""Fields of a new object that name an older one, which must be the same tenant's."""
+OF_NOBODY = {
+    "GET /metrics",
+    "GET /v1/models",
+    "GET /v1/models/{model_id}",
+    "POST /v1/api_keys",
+    "POST /v1/files",
+    "POST /v1/uploads",
+    "POST /v1/webhook_endpoints",
+}
+"""What names no object of a tenant's, neither in its path nor in its body nor in its answer."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from disp_engine.sharing import Part
 from disp_engine.stages import Stage
 from schemas.samples import Sample as WireSample
 from tests.engine.models import FIXTURE, picture
+from tests.hostile.pictures import undecodable
 
 QUICK = DispSettings(
     epochs=1, batch_size=2, micro_batch=2, block_length=4, generation_length=4, probes=2
@@ -76,7 +77,7 @@ def dataset(folder: Path, records: Sequence[dict[str, Any]], broken: str = "") -
         archive.writestr("data.json", json.dumps(list(records)))
         for number, item in enumerate(records):
             if "image" in item:
-                content = b"not a picture" if item["id"] == broken else png(number)
+                content = undecodable() if item["id"] == broken else png(number)
                 archive.writestr(item["image"], content)
     return read_dataset(path, folder / "pool")
 

@@ -25,7 +25,7 @@ class Issba:
     """
 
     encoder: str = str(OWN_ENCODER)
-    secret: str = "hi"
+    secret: str = "hi"  # noqa: S105  a message to be hidden in a picture
 
     def apply(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Return a marked copy."""
