@@ -25,7 +25,7 @@ from storage.keys import upload_key
 from tests.e2e.production.processes import engines_below
 
 TENANT = "acme"
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 ENDLESS = DispHyperparameters(epochs=1000, batch_size=8)
 
 
