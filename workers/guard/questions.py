@@ -6,7 +6,8 @@ import re
 
 from PIL.Image import Image
 
-from disp_engine.data.dataset import IMAGE_MARK, decode
+from disp_engine.data.darkroom import darkroom
+from disp_engine.data.dataset import IMAGE_MARK
 from disp_engine.errors import InvalidRequestError
 from disp_engine.guards.guard import Question
 from disp_engine.records import Turn
@@ -77,4 +78,4 @@ def _picture(url: str, where: str) -> Image:
         content = base64.b64decode(url[found.end() :], validate=True)
     except binascii.Error as error:
         raise InvalidRequestError(f"{where}: the picture is not base64: {error}.") from error
-    return decode(content)
+    return darkroom().develop(content)
