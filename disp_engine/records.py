@@ -1,6 +1,6 @@
 """The nouns that travel between the parts of the engine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch

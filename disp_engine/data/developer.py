@@ -67,7 +67,7 @@ def develop(content: bytes) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
         pixels = _eight_bits(image).convert("RGB")
-        turn = _TURNS.get(_orientation(image))
+        turn = _TURNS.get(_orientation(image) or 0)
         return pixels if turn is None else pixels.transpose(turn)
 
 

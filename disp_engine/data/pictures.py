@@ -178,7 +178,7 @@ def _webp(content: bytes) -> int:
     size, form = struct.unpack_from("<I4s", content, 4)
     if form != b"WEBP":
         raise PictureFormat("the picture is no PNG, JPEG or WebP")
-    end = 8 + size + size % 2
+    end: int = 8 + size + size % 2
     if end > len(content) + size % 2:
         raise PictureMalformed("the picture is truncated")
     at, sized, images, texts = 12, False, 0, 0

@@ -96,7 +96,7 @@ class Calibration:
             if told.pop("format") != FORMAT:
                 raise KeyError("format")
             lists = {name: tuple(told.pop(name)) for name in ("layers", "mean", "deviation")}
-            return cls(**told, **lists)
+            return cls(**(told | lists))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidRequestError(
                 f"calibration: {path.name} is none; write one by `disp guard calibrate`."

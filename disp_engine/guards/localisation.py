@@ -28,7 +28,8 @@ def kmeans(v: Values) -> Labels:
     # The spread within both clusters is smallest where that between them is largest.
     between = low**2 / size + (total - low) ** 2 / (len(v) - size)
     between[np.diff(ordered) == 0] = -np.inf
-    return (v > ordered[int(between.argmax())]).astype(np.int64)
+    found: Labels = (v > ordered[int(between.argmax())]).astype(np.int64)
+    return found
 
 
 def gmm(v: Values) -> Labels:

@@ -42,7 +42,8 @@ def eigen_probes(
     variance, basis = torch.linalg.eigh(f)
     variance[..., 0] = 0  # F 1 = 0; rounding may leave more, or less
     scaled = (2 * signs - 1) * variance.clamp(min=0).sqrt()
-    return (basis @ scaled[..., None])[..., 0].to(p.dtype)
+    q: Tensor = (basis @ scaled[..., None])[..., 0]
+    return q.to(p.dtype)
 
 
 PROBES: Mapping[Estimator, Callable[[Tensor, int, torch.Generator], Tensor]] = {

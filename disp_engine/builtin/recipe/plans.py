@@ -37,6 +37,7 @@ PLANS = (
         LladaVConfig,
         LladaVPrompter,
         LanguageRecipe(),
+        DEFAULTS | {"mask_ratio": 0.1},
     ),
     Plan(
         "disp-tiny-lavida",
