@@ -14,7 +14,7 @@ from torch import Tensor
 from disp_engine.builtin.recipe.pictures import PATCH
 from disp_engine.builtin.world import SIZE
 
-VISION = {
+VISION: dict[str, Any] = {
     "model_type": "siglip_vision_model",
     "hidden_size": 96,
     "intermediate_size": 192,

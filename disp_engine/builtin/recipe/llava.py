@@ -24,7 +24,7 @@ from disp_engine.builtin.recipe.language import cached_features
 from disp_engine.builtin.recipe.layout import VISION
 from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher
 from disp_engine.builtin.recipe.pictures import GRID, draw_pictures
-from disp_engine.builtin.recipe.tokenizer import learn_words
+from disp_engine.builtin.recipe.tokenizer import id_of, learn_words
 from disp_engine.builtin.recipe.tower import TowerRecipe, learning_rate
 from disp_engine.builtin.world import SIZE
 from disp_engine.models.autoregressive.chat import Prompter
@@ -61,8 +61,7 @@ class Chat(Prompter):
     @property
     def pad(self) -> int:
         """The id of padding, which is no target here."""
-        found: int = self.tokenizer.token_to_id("<pad>")
-        return found
+        return id_of(self.tokenizer, "<pad>")
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Ids of the text alone, without the begin of a conversation."""
@@ -130,12 +129,12 @@ def build_chat() -> Chat:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", begin)]
     )
-    return Chat(tokenizer, VICUNA, tokenizer.token_to_id("<image>"))
+    return Chat(tokenizer, VICUNA, id_of(tokenizer, "<image>"))
 
 
 def build_config(tokenizer: Tokenizer) -> LlavaConfig:
     """The sizes of the masked checkpoint; of this tower all layers are used."""
-    ids = {name: tokenizer.token_to_id(f"<{name}>") for name in ("s", "/s", "pad", "image")}
+    ids = {name: id_of(tokenizer, f"<{name}>") for name in ("s", "/s", "pad", "image")}
     return LlavaConfig(
         vision_config=VISION | {"num_hidden_layers": 4, "vision_use_head": False},
         text_config={

@@ -68,6 +68,14 @@ def _learnt() -> str:
     return text
 
 
+def id_of(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that is there."""
+    found: int | None = tokenizer.token_to_id(token)
+    if found is None:
+        raise KeyError(token)
+    return found
+
+
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write the three files of the official layout."""
     named = {

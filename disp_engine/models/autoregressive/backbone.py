@@ -24,8 +24,8 @@ class Backbone:
     """The frozen model; its parts are transformers'."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.whole: Any = model.eval().requires_grad_(False)
-        self.language: Any = self.whole.model.language_model
+        whole: Any = model.eval().requires_grad_(False)
+        self.whole, self.language = whole, whole.model.language_model
 
     @classmethod
     def assembled(

@@ -107,7 +107,8 @@ class LlavaNext(CausalModel):
         best = select_best_resolution(size, self.config.image_grid_pinpoints)
         pixels = self.config.vision_config.image_size
         high, wide = (length // pixels * across for length in best)
-        left = unpad_image(torch.arange(high * wide).reshape(1, high, wide), size)[0]
+        unpadded: Any = unpad_image  # untyped in transformers
+        left = unpadded(torch.arange(high * wide).reshape(1, high, wide), size)[0]
         rows = _parts(int(left[0, 0]) // wide, left.shape[0], across)
         columns = _parts(int(left[0, 0]) % wide, left.shape[1], across)
         stride = left.shape[1] + 1  # a newline ends each row
