@@ -37,7 +37,8 @@ class ResponseLikelihood:
 
     def score(self, measured: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " S"]:
         """What tuning took off."""
-        return measured[:, 0] - measured[:, 1]
+        taken_off: np.ndarray = measured[:, 0] - measured[:, 1]
+        return taken_off
 
 
 def surprises(
