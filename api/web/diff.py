@@ -22,8 +22,8 @@ def compare(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
         return [Piece(before, False)], [Piece(after, False)]
     left: list[Piece] = []
     right: list[Piece] = []
-    plain_old, plain_new = ([word.strip() for word in words] for words in (old, new))
-    matcher = difflib.SequenceMatcher(None, plain_old, plain_new, autojunk=False)
+    a, b = ([word.strip() for word in words] for words in (old, new))
+    matcher = difflib.SequenceMatcher(a=a, b=b, autojunk=False)
     for kind, i, j, k, m in matcher.get_opcodes():
         if i < j:
             left.append(Piece("".join(old[i:j]), kind != "equal"))

@@ -1,7 +1,7 @@
 """What the pages show, read from the stores."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class JobView:
     """A job with its last events, the newest first, and its curves."""
 
     job: Job
-    events: list[Event]
+    events: Sequence[Event]
     curves: list[Curve]
 
     @property
@@ -71,8 +71,7 @@ def job_view(gateway: Gateway, tenant: str, job_id: str) -> JobView:
     """Return what the page of a job shows."""
     job = gateway.jobs.get_job(tenant, job_id)
     metrics = gateway.jobs.metric_curve(tenant, job_id, most=POINTS)
-    events = list(gateway.jobs.last_events(tenant, job_id, limit=EVENTS))
-    return JobView(job, events, curves(metrics))
+    return JobView(job, gateway.jobs.last_events(tenant, job_id, limit=EVENTS), curves(metrics))
 
 
 def sample_view(gateway: Gateway, tenant: str, job_id: str, position: int) -> SampleView:
@@ -80,7 +79,7 @@ def sample_view(gateway: Gateway, tenant: str, job_id: str, position: int) -> Sa
     entry = gateway.jobs.get_sample_entry(tenant, job_id, position)
     before, after = gateway.jobs.sample_neighbours(tenant, job_id, position)
     sample = _sample(gateway, tenant, job_id, entry)
-    rewritten: list[str | None] = [*sample.purified] or [None] * len(sample.original)
+    rewritten: Sequence[str | None] = sample.purified or [None] * len(sample.original)
     turns = [_turn(old, new) for old, new in zip(sample.original, rewritten, strict=False)]
     return SampleView(entry, sample, turns, before, after)
 

@@ -37,8 +37,8 @@ class ResponseLikelihood:
 
     def score(self, measured: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " S"]:
         """What tuning took off."""
-        gained: np.ndarray = measured[:, 0] - measured[:, 1]
-        return gained
+        taken_off: np.ndarray = measured[:, 0] - measured[:, 1]
+        return taken_off
 
 
 def surprises(
