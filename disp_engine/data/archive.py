@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from disp_engine.data import zips
 from disp_engine.data.budget import Budget
@@ -121,7 +121,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
             yield Member(name, reader.content())
 
 
-def _unzipped(file: BinaryIO, budget: Budget) -> "Gunzip | BinaryIO":
+def _unzipped(file: BufferedIOBase, budget: Budget) -> "Gunzip | BufferedIOBase":
     packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
     return Gunzip(file, budget) if packed else file

@@ -7,7 +7,8 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, runtime_checkable
+from io import BufferedIOBase
+from typing import Protocol, runtime_checkable
 
 from disp_engine.data.budget import Budget
 from disp_engine.errors import ArchiveMalformed, UnsafeMember
@@ -53,7 +54,7 @@ class _Extension:
 class Gunzip:
     """One gzip stream, unpacked as it is read, and nothing behind it."""
 
-    def __init__(self, file: BinaryIO, budget: Budget) -> None:
+    def __init__(self, file: BufferedIOBase, budget: Budget) -> None:
         self._file, self._budget = file, budget
         self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._packed = self._ready = b""

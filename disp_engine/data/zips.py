@@ -9,7 +9,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import Any
 
 from disp_engine.data.budget import Budget
 from disp_engine.data.names import MAX_MEMBERS
@@ -54,7 +55,7 @@ class ZipEntry:
         return self.name.endswith("/")
 
 
-def zip_entries(file: BinaryIO, length: int) -> list[ZipEntry]:
+def zip_entries(file: BufferedIOBase, length: int) -> list[ZipEntry]:
     """All entries in the order in which they lie, every header checked and none overlapping."""
     start, entries = _directory(file, length)
     placed = []
@@ -67,7 +68,7 @@ def zip_entries(file: BinaryIO, length: int) -> list[ZipEntry]:
     return placed
 
 
-def zip_content(file: BinaryIO, entry: ZipEntry, budget: Budget) -> Iterator[bytes]:
+def zip_content(file: BufferedIOBase, entry: ZipEntry, budget: Budget) -> Iterator[bytes]:
     """Unpack one member, counting; what it holds must be what its header says."""
     budget.member(entry.name, entry.size, entry.packed)
     file.seek(entry.begin)
@@ -83,7 +84,7 @@ def zip_content(file: BinaryIO, entry: ZipEntry, budget: Budget) -> Iterator[byt
         raise ArchiveMalformed(f"{entry.name!r}: not the content that its header says.")
 
 
-def _unpacked(file: BinaryIO, entry: ZipEntry) -> Iterator[bytes]:
+def _unpacked(file: BufferedIOBase, entry: ZipEntry) -> Iterator[bytes]:
     left, inflate = entry.packed, zlib.decompressobj(-zlib.MAX_WBITS)
     while left:
         packed = file.read(min(CHUNK, left))
@@ -110,7 +111,7 @@ def _inflated(inflate: Any, packed: bytes, name: str) -> bytes:
         raise ArchiveMalformed(f"{name!r}: {error}.") from error
 
 
-def _directory(file: BinaryIO, length: int) -> tuple[int, list[ZipEntry]]:
+def _directory(file: BufferedIOBase, length: int) -> tuple[int, list[ZipEntry]]:
     at, count, size, start = _end(file, length)
     if size > MAX_DIRECTORY or count > MAX_MEMBERS:
         raise ArchiveBomb(f"more than {MAX_MEMBERS} members, or a directory too large for them.")
@@ -125,7 +126,7 @@ def _directory(file: BinaryIO, length: int) -> tuple[int, list[ZipEntry]]:
     return start, entries
 
 
-def _end(file: BinaryIO, length: int) -> tuple[int, int, int, int]:
+def _end(file: BufferedIOBase, length: int) -> tuple[int, int, int, int]:
     """Where the end records begin; number of entries, size and place of the directory."""
     tail_at = max(0, length - _END.size - _FULL_SHORT)
     tail = _read(file, tail_at, length - tail_at)
@@ -154,7 +155,7 @@ def _end(file: BinaryIO, length: int) -> tuple[int, int, int, int]:
     return at, count, size, start
 
 
-def _end64(file: BinaryIO, end: int) -> tuple[int, int, int, int]:
+def _end64(file: BufferedIOBase, end: int) -> tuple[int, int, int, int]:
     at = end - _LOCATOR.size
     _, disk, place, disks = _LOCATOR.unpack(_read(file, at, _LOCATOR.size))
     if disk or disks > 1 or place + _END64.size != at:
@@ -197,7 +198,7 @@ def _check_kind(entry: ZipEntry, mode: int) -> None:
         raise ArchiveMalformed(f"{entry.name!r}: impossible sizes.")
 
 
-def _placed(file: BinaryIO, entry: ZipEntry, end: int) -> ZipEntry:
+def _placed(file: BufferedIOBase, entry: ZipEntry, end: int) -> ZipEntry:
     """The entry with the place of its content, if its local header agrees with it."""
     found = _LOCAL.unpack(_read(file, entry.offset, _LOCAL.size))
     flags, method, crc, packed, size, name_length, extra_length = (*found[2:4], *found[6:])
@@ -223,7 +224,7 @@ def _placed(file: BinaryIO, entry: ZipEntry, end: int) -> ZipEntry:
     return ZipEntry(**vars(entry) | {"begin": begin})
 
 
-def _check_descriptor(file: BinaryIO, entry: ZipEntry, at: int, gap: int) -> None:
+def _check_descriptor(file: BufferedIOBase, entry: ZipEntry, at: int, gap: int) -> None:
     layout = _DESCRIPTORS.get(gap)
     expected = (entry.crc, entry.packed, entry.size)
     if layout is None or struct.unpack(layout, _read(file, at, gap)) != expected:
@@ -268,7 +269,7 @@ def _wide(name: str, extra: bytes, given: tuple[int, int, int]) -> tuple[int, in
     return found[0], found[1], found[2]
 
 
-def _read(file: BinaryIO, at: int, size: int) -> bytes:
+def _read(file: BufferedIOBase, at: int, size: int) -> bytes:
     if at < 0:
         raise ArchiveMalformed("a header lies in front of the archive.")
     file.seek(at)

@@ -1,3 +1,4 @@
+import base64
 from contextlib import contextmanager
 
 import pytest
@@ -11,6 +12,8 @@ from tests.api.world import Api
 
 MAX_UPLOAD_BYTES = 100_000
 MAX_REQUEST_BYTES = 20_000
+SEED = base64.b64encode(bytes(range(32))).decode()
+"""A key to sign reports with."""
 
 
 @pytest.fixture
@@ -28,6 +31,13 @@ def settings(tmp_path):
 @pytest.fixture
 def api(settings):
     with _serve(settings) as api:
+        yield api
+
+
+@pytest.fixture
+def signing_api(settings):
+    """A gateway that signs reports."""
+    with _serve(settings.model_copy(update={"signing_key": SEED})) as api:
         yield api
 
 

@@ -35,8 +35,9 @@ def test_no_route_opens_for_a_key_without_scopes(api):
         assert_problem(answer, 403, "forbidden")
 
 
-def test_no_object_exists_for_another_tenant(api):
+def test_no_object_exists_for_another_tenant(signing_api):
     """The owner meets no 404 at the same URLs, so it is the tenant that makes the difference."""
+    api = signing_api
     owned = [operation for operation in KEYED if operation.of_one_tenant]
     owned.sort(key=lambda operation: GENTLE_FIRST.index(operation.method))
     stranger, owner = api.stranger(*SCOPES), api.key("acme", *SCOPES)

@@ -6,18 +6,11 @@ import pytest
 from api.signatures.service import BadSigningKey, Signer
 from client.report import NotGenuine, verify
 from schemas.signatures import ReportSignature
-from tests.api.conftest import _serve
+from tests.api.conftest import SEED
 from tests.api.world import assert_problem
 
-SEED = base64.b64encode(bytes(range(32))).decode()
 PUBLIC = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
 """Of RFC 8032's key generation for this seed, as OpenSSL computes it."""
-
-
-@pytest.fixture
-def signing_api(settings):
-    with _serve(settings.model_copy(update={"signing_key": SEED})) as api:
-        yield api
 
 
 def test_a_report_is_signed_by_the_deployments_key(signing_api):

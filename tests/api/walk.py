@@ -35,6 +35,7 @@ OF_NOBODY = {
     "GET /metrics",
     "GET /v1/models",
     "GET /v1/models/{model_id}",
+    "GET /v1/signing_key",
     "POST /v1/api_keys",
     "POST /v1/files",
     "POST /v1/uploads",

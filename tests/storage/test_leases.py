@@ -138,7 +138,7 @@ def test_failure_marks_the_running_step_failed_and_skips_the_rest(store):
     store.fail(claim, JobError(code="invalid_dataset", message="no json", param="/training_file"))
     job = store.get_job(TENANT, job_id)
     assert (job.status, job.error.code) == (JobStatus.FAILED, "invalid_dataset")
-    assert [s.status for s in job.steps] == [StepStatus.FAILED] + [StepStatus.SKIPPED] * 7
+    assert [s.status for s in job.steps] == [StepStatus.FAILED] + [StepStatus.SKIPPED] * 8
     assert store.list_events(TENANT, job_id).data[-1].level == "error"
 
 

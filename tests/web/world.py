@@ -176,7 +176,7 @@ def finish(api: Api, claim: Claim, artifacts: dict[str, bytes] | None = None) ->
                           media_type="application/octet-stream", key=key)
         )  # fmt: skip
     manifest = Manifest(job_id=claim.job_id, attempt=claim.attempt, artifacts=entries)
-    key = manifest_key(claim.tenant, claim.job_id)
+    key = manifest_key(claim.tenant, claim.job_id, claim.attempt)
     api.gateway.artifacts.create(key, manifest.model_dump_json().encode())
     jobs = api.gateway.jobs
     for status in (StepStatus.RUNNING, StepStatus.SUCCEEDED):

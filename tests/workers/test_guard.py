@@ -138,7 +138,7 @@ def test_what_cannot_be_answered_is_refused(
         ("file:///etc/passwd", "nothing is fetched"),
         ("data:text/html;base64,AAAA", "nothing is fetched"),
         ("data:image/png;base64,no!", "not base64"),
-        ("data:image/png;base64,AAAA", "cannot be decoded"),
+        ("data:image/png;base64,AAAA", "no PNG, JPEG or WebP"),
     ],
 )
 def test_pictures_come_within_the_request_or_not_at_all(
