@@ -138,7 +138,7 @@ class Backbone:
         out = self.model.model.encoder(
             inputs_embeds=prompts.embeddings,
             attention_mask=masks,
-            past_key_values=cache,
+            cache=cache,
             position_ids=prompts.positions,
         )
         return Prefix(cache, prompts.attended, prompts.next_position, out.last_hidden_state, gate)
@@ -152,7 +152,7 @@ class Backbone:
         out = self.model.model.encoder(
             inputs_embeds=embeddings,
             attention_mask=masks,
-            past_key_values=prefix.cache,
+            cache=prefix.cache,
             position_ids=positions,
         )
         return Prefix(prefix.cache, attended, positions[:, -1] + 1, out.last_hidden_state)
@@ -170,7 +170,7 @@ class Backbone:
         """
         out = self.model.model.decoder(
             decoder_input_ids=canvas,
-            past_key_values=prefix.cache,
+            cache=prefix.cache,
             self_conditioning_logits=guess,
             self_conditioning_mask=guessed,
             decoder_attention_mask=self._decoder_masks(prefix, canvas.shape[1]),
@@ -202,7 +202,7 @@ class Backbone:
             config=self.config,
             inputs_embeds=embeddings,
             attention_mask=attended,
-            past_key_values=cache,
+            cache=cache,
             position_ids=positions,
             mm_token_type_ids=kinds,
         )
