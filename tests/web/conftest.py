@@ -40,7 +40,7 @@ def url(api) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def playwright():
     from playwright.sync_api import sync_playwright
 
