@@ -63,8 +63,7 @@ def find(gateway: Gateway, tenant: str, job_id: str, sample_id: str) -> Sample:
 def _require_line_start(gateway: Gateway, key: str, start: int, size: int) -> None:
     if start == 0:
         return
-    before = b"".join(gateway.artifacts.open(key, start=start - 1, length=1))
-    if start > size or before != b"\n":
+    if start > size or b"".join(gateway.artifacts.open(key, start=start - 1, length=1)) != b"\n":
         raise NotFound(str(start))
 
 

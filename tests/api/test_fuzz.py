@@ -23,6 +23,7 @@ from api.app import create_app
 from api.settings import GatewaySettings
 from storage import migrate
 from storage.interfaces import ModelRecord
+from tests.api.conftest import SEED
 from tests.api.walk import UPLOAD, ids_of, openapi_document, operations
 from tests.api.world import Api, zip_archive
 
@@ -171,6 +172,7 @@ def target(tmp_path_factory):
             artifacts_url=f"file://{folder}/artifacts",
             max_requests_per_minute=UNLIMITED,
             max_unfinished_jobs=UNLIMITED,
+            signing_key=SEED,
         )
     )
     with TestClient(app, raise_server_exceptions=False) as client:
