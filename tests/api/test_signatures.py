@@ -4,7 +4,7 @@ import json
 import pytest
 
 from api.signatures.service import BadSigningKey, Signer
-from client.report import NotGenuine, verify
+from client.commands.report import NotGenuine, verify
 from schemas.signatures import ReportSignature
 from tests.api.conftest import SEED
 from tests.api.world import assert_problem

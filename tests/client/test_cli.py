@@ -2,13 +2,16 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from client import cli
+from client.commands import exits, jobs, submission
 from client.errors import Unavailable
 from client.local import LocalEnd
 from client.sdk import Client
+from disp_engine.errors import Aborted, InvalidModelError
 from disp_engine.registry import builtin_models
 from storage.connect import open_job_store
 from tests.client.conftest import Service
@@ -29,7 +32,8 @@ def disp(service: Service, monkeypatch: pytest.MonkeyPatch) -> Disp:
             cli.main()
         return int(ended.value.code or 0)
 
-    monkeypatch.setattr(cli, "open_client", connect)
+    for module in (jobs, submission):
+        monkeypatch.setattr(module, "open_client", connect)
     return run
 
 
@@ -139,8 +143,18 @@ def test_a_stopped_purification_tells_how_it_goes_on(
 ) -> None:
     monkeypatch.setattr("client.local.run_engine", lambda run, view: LocalEnd(75, None, ""))
     words = ("--model", str(tmp_path), "--data", str(dataset), "--out", str(tmp_path / "out"))
-    assert disp("purify", *words) == cli.STOPPED
+    assert disp("purify", *words) == exits.STOPPED
     assert f"kept in {tmp_path}/out.work: the same command" in capsys.readouterr().err
+
+
+def test_a_stopped_table_is_told_apart_from_a_refused_one(
+    disp: Disp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, status in ((Aborted(), exits.STOPPED), (InvalidModelError("none"), cli.REFUSED)):
+        monkeypatch.setattr("client.bench.measure_table", Mock(side_effect=error))
+        assert disp("bench", "table1", "--out", str(tmp_path)) == status
+    told = capsys.readouterr().err
+    assert f"stopped; all finished work is kept in {tmp_path}/work" in told and "error: " in told
 
 
 def test_prepare_makes_a_database_whose_key_opens_it(
@@ -184,7 +198,7 @@ def test_an_unreachable_service_ends_with_status_five(
     def away(url: str | None, api_key: str | None, patience_s: float = 5.0) -> Client:
         raise Unavailable("nobody listens")
 
-    monkeypatch.setattr(cli, "open_client", away)
+    monkeypatch.setattr(jobs, "open_client", away)
     assert disp("status") == cli.UNAVAILABLE
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from api.signatures.service import Signer
-from client import cli, report
+from client import cli
+from client.commands import report
 from client.sdk import Client
 from tests.api.test_signatures import PUBLIC, SEED
 from tests.client.conftest import Service

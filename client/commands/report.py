@@ -11,7 +11,8 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from client.config import find_connection
+from client.commands.connection import open_client
+from client.commands.options import ApiKey, Url
 from client.errors import DispError, NotFound
 from client.sdk import Client
 from schemas.signatures import ReportSignature, signed_text
@@ -40,8 +41,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 Out = Annotated[Path | None, typer.Option(help="The file [JOB.report.json or .html].")]
-Url = Annotated[str | None, typer.Option(help="The service's URL (DISP_URL).")]
-Key = Annotated[str | None, typer.Option(help="The API key (DISP_API_KEY).")]
 
 
 @app.command(DEFAULT)
@@ -50,7 +49,7 @@ def job(
     html: Annotated[bool, typer.Option("--html", help="One page that needs nothing else.")] = False,
     out: Out = None,
     url: Url = None,
-    api_key: Key = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Write a job's report, and its signature beside the JSON if the deployment signs."""
     path = out or Path(f"{job_id}.report.{'html' if html else 'json'}")
@@ -91,16 +90,10 @@ def verify_file(
 
 
 @app.command("key")
-def key(url: Url = None, api_key: Key = None) -> None:
+def key(url: Url = None, api_key: ApiKey = None) -> None:
     """Print the deployment's public key; keep it where who verifies can trust it."""
     with open_client(url, api_key) as client:
         print(client.signing_key().public_key)
-
-
-def open_client(url: str | None, api_key: str | None) -> Client:
-    """A client of the service that options, environment or a nearby data folder name."""
-    connection = find_connection(url, api_key)
-    return Client(connection.url, connection.api_key, patience_s=5.0)
 
 
 def verify(report: bytes, signature: ReportSignature, public_key: str) -> None:

@@ -3,7 +3,6 @@
 A tenant's administrator does the same for its own keys over HTTP, at `/v1/api_keys`.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from client.commands.options import Json
+from client.commands.output import print_json
 from schemas.keys import WEEK_S, KeyScope
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ DatabaseUrl = Annotated[
     str, typer.Option(envvar="DISP_DATABASE_URL", show_envvar=True, help="The job store.")
 ]
 KeyId = Annotated[str, typer.Argument(help="The 32 digits in the middle of the key.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("issue")
@@ -49,7 +49,7 @@ def list_keys(
     with open_store(database_url) as store:
         keys = store.list_keys(tenant)
     if as_json:
-        print(json.dumps([facts(key) for key in keys], indent=2))
+        print_json([facts(key) for key in keys])
         return
     for key in keys:
         print(f"{key.id}  {key.tenant}  {','.join(key.scopes)}  {state(key)}")
@@ -91,7 +91,7 @@ def open_store(database_url: str) -> "Iterator[JobStore]":
 def show_issued(issued: "IssuedKey", as_json: bool) -> None:
     """Print a new key, this one time."""
     if as_json:
-        print(json.dumps(facts(issued.key) | {"key": issued.token}, indent=2))
+        print_json(facts(issued.key) | {"key": issued.token})
     else:
         print(issued.token)
 

@@ -1,40 +1,40 @@
 """`disp models` and `disp export`: model folders, looked at and written without a service."""
 
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-REFUSED = 3
+from client.commands.exits import REFUSED, refusals
+from client.commands.options import Json
+from client.commands.output import print_json, print_result
 
-models = typer.Typer(help="Look at a model folder.", no_args_is_help=True)
+app = typer.Typer(help="Look at a model folder.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="A checkpoint folder.", exists=True, file_okay=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-T = TypeVar("T")
 
 
-@models.command("inspect")
+@app.command("inspect")
 def inspect_folder(folder: Folder, as_json: Json = False) -> None:
     """Say what a folder holds and what a job on it takes, without loading the weights."""
     from disp_engine.models.inspection import inspect_model
 
-    found = _or_refused(lambda: inspect_model(folder)).to_json()
-    _print(found if as_json else _told(found), as_json)
+    with refusals():
+        found = inspect_model(folder).to_json()
+    print_result(found if as_json else _told(found), as_json)
     _leave_with(found["problems"])
 
 
-@models.command("verify")
+@app.command("verify")
 def verify_folder(folder: Folder, as_json: Json = False) -> None:
     """Check names, shapes, every value and promised hashes."""
     from disp_engine.models.inspection import verify_model
 
-    found = _or_refused(lambda: verify_model(folder)).to_json()
+    with refusals():
+        found = verify_model(folder).to_json()
     lines = {**found["sha256"], "ignored pickles": ", ".join(found["ignored"]) or "none"}
-    _print(found if as_json else lines, as_json)
+    print_result(found if as_json else lines, as_json)
     _leave_with(found["problems"])
 
 
@@ -53,23 +53,14 @@ def export(
     from disp_engine.models.export import export_checkpoint, export_projector
 
     write = export_projector if projector_only else export_checkpoint
-    done = _or_refused(lambda: write(folder, projector, out))
+    with refusals():
+        done = write(folder, projector, out)
     if as_json:
-        _print(done.to_json(), as_json)
+        print_json(done.to_json())
         return
     print(done.loading if projector_only else out)
     if done.left_out:
         print(f"left out: {', '.join(done.left_out)}", file=sys.stderr)
-
-
-def _or_refused(act: Callable[[], T]) -> T:
-    from disp_engine.errors import EngineError
-
-    try:
-        return act()
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(REFUSED) from error
 
 
 def _told(found: dict[str, Any]) -> dict[str, Any]:
@@ -89,14 +80,6 @@ def _told(found: dict[str, Any]) -> dict[str, Any]:
 
 def _gib(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.2f} MiB"
-
-
-def _print(content: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(content, indent=2))
-        return
-    for name, value in content.items():
-        print(f"{name}: {value}")
 
 
 def _leave_with(problems: list[str]) -> None:

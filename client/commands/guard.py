@@ -2,16 +2,16 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from client.commands.exits import USAGE, leave, refusals
+from client.commands.method import read_options
+
 if TYPE_CHECKING:
     from disp_engine.interfaces import AutoregressiveModel
-
-USAGE, REFUSED = 2, 3
 
 app = typer.Typer(
     help="Guard the answers of an autoregressive model at test time.", no_args_is_help=True
@@ -36,7 +36,6 @@ Length = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
 Batch = Annotated[int, typer.Option(min=1, help="Questions answered together.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take the first so many items [all].")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda [cuda where there is one].")]
-T = TypeVar("T")
 
 
 @app.command("calibrate")
@@ -61,17 +60,15 @@ def calibrate(
     from disp_engine.metrics.guarding import question_of
 
     settings = CalibrationSettings(first_layer, last_layer, percentile, tau)
-
-    def work() -> dict[str, Any]:
+    with refusals():
         loaded = load(model, projector, device)
         with TemporaryDirectory() as pool:
             clean = read_dataset(data, Path(pool))
             questions = [question_of(sample, clean) for sample in clean.samples[:limit]]
         found = learn(loaded, questions, settings)
         found.save(out)
-        return {"calibration": str(out), "samples": found.samples, "threshold": found.threshold}
-
-    print(json.dumps(_or_refused(work)))
+    told = {"calibration": str(out), "samples": found.samples, "threshold": found.threshold}
+    print(json.dumps(told))
 
 
 @app.command("evaluate")
@@ -109,9 +106,9 @@ def evaluate(
     from disp_engine.metrics.success import matcher
 
     if triggered is None and clean is None:
-        _leave("give --triggered, --clean or both", USAGE)
+        leave("error: give --triggered, --clean or both", USAGE)
 
-    def work() -> dict[str, Any]:
+    with refusals():
         loaded = load(model, projector, device)
         options = guard_options(option, calibration)
         evaluator = GuardEvaluator(
@@ -127,9 +124,8 @@ def evaluate(
             cut = [one and replace(one, samples=one.samples[:limit]) for one in read]
             success = matcher("contains_any", phrase) if phrase else None
             found = evaluator.run(EvaluationSets(cut[0], cut[1], success))
-        return {"guard": guard, "options": options, "model": str(model), "batch": batch} | found
-
-    text = json.dumps(_or_refused(work), indent=1)
+    asked = {"guard": guard, "options": options, "model": str(model), "batch": batch}
+    text = json.dumps(asked | found, indent=1)
     if json_file is not None:
         json_file.write_text(text)
     print(text)
@@ -154,12 +150,10 @@ def serve(
     from disp_engine import registry
     from workers.guard.app import Served, create_app
 
-    def work() -> Any:
+    with refusals():
         loaded = load(model, projector, device)
         built = registry.guard(guard, loaded, guard_options(option, calibration))
-        return create_app(built, Served(model.resolve().name, guard, length), batch=batch)
-
-    served = _or_refused(work)
+        served = create_app(built, Served(model.resolve().name, guard, length), batch=batch)
     print(f"guarding {model} with {guard} at http://{host}:{port}/v1", file=sys.stderr)
     uvicorn.run(served, host=host, port=port, log_level="warning")
 
@@ -181,33 +175,4 @@ def load(folder: Path, projector: Path | None, device: str | None) -> "Autoregre
 def guard_options(given: list[str] | None, calibration: Path | None) -> dict[str, Any]:
     """What a guard is told; a calibration is one of its options."""
     found = {} if calibration is None else {"calibration": str(calibration)}
-    return found | named_values(given)
-
-
-def named_values(given: list[str] | None) -> dict[str, Any]:
-    """`NAME=VALUE` pairs; a value that is JSON is read as such, any other is a text."""
-    found: dict[str, Any] = {}
-    for pair in given or ():
-        name, equals, text = pair.partition("=")
-        if not equals:
-            _leave(f"{pair}: NAME=VALUE is expected", USAGE)
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
-    return found
-
-
-def _or_refused(act: Callable[[], T]) -> T:
-    from disp_engine.errors import EngineError
-
-    try:
-        return act()
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(REFUSED) from error
-
-
-def _leave(text: str, code: int) -> NoReturn:
-    print(f"error: {text}", file=sys.stderr)
-    raise SystemExit(code)
+    return found | read_options(given)
