@@ -1,0 +1,5 @@
+"""Which end of a list comes first."""
+
+from typing import Literal
+
+Order = Literal["asc", "desc"]
