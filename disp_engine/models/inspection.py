@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import yaml
 
 from disp_engine.errors import InvalidModelError
-from disp_engine.models.tensors import PICKLES, Checkpoint
+from disp_engine.models.tensors import FLOATS, PICKLES, Checkpoint
 from disp_engine.registry import family
 
 SUMS = "SHA256SUMS"
@@ -30,6 +30,11 @@ class Memory:
     activations: int
     features: int
     positions: int
+
+
+def value_bytes(dtype: str) -> int:
+    """Bytes that a value of a type takes, named as safetensors does; float32's for no float."""
+    return FLOATS.get(dtype, FLOATS["F32"]).itemsize
 
 
 @dataclass(frozen=True)

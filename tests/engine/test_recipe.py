@@ -10,14 +10,14 @@ from torch import Tensor
 
 from disp_engine import registry
 from disp_engine.builtin.recipe.language import Student
-from disp_engine.builtin.recipe.layout import LAYOUTS, olmo_name, write_configs, write_weights
+from disp_engine.builtin.recipe.layout import LAYOUTS, write_configs, write_weights
 from disp_engine.builtin.recipe.pictures import draw_pictures
 from disp_engine.builtin.recipe.plans import PLANS, Plan
 from disp_engine.builtin.recipe.tokenizer import build_tokenizer, save_tokenizer
 from disp_engine.builtin.recipe.tower import normalise
 from disp_engine.models.llava.model import LlavaModel
+from disp_engine.models.llava.names import llada_name, llama_name
 from disp_engine.models.llava.siglip import SiglipTower
-from disp_engine.models.llava.weights import llama_name
 from disp_engine.records import Turn
 
 EACH = pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
@@ -65,10 +65,10 @@ def visual(model: LlavaModel, pixels: np.ndarray) -> Tensor:
     ],
 )  # fmt: skip
 def test_a_tensor_written_under_lavidas_name_is_read_under_its_own(name: str) -> None:
-    assert olmo_name(name) != name
-    assert llama_name(olmo_name(name)) == name
+    assert llada_name(name) != name
+    assert llama_name(llada_name(name)) == name
 
 
 @pytest.mark.parametrize("name", ["model.mm_projector.0.weight", "model.image_newline"])
 def test_what_is_not_the_language_models_keeps_its_name(name: str) -> None:
-    assert olmo_name(name) == name
+    assert llada_name(name) == name

@@ -1,7 +1,6 @@
 """The tiny checkpoints' sizes, written in the families' official layouts."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from disp_engine.builtin.recipe.pictures import PATCH
 from disp_engine.builtin.world import SIZE
+from disp_engine.models.llava.names import llada_name
 
 VISION: dict[str, Any] = {
     "model_type": "siglip_vision_model",
@@ -71,28 +71,6 @@ LAVIDA = {
     "image_grid_pinpoints": [[SIZE, SIZE]],
     "mm_spatial_pool_mode": "bilinear",
 }
-_OLMO = (
-    (r"embed_tokens\.", "wte."),
-    (r"norm\.", "ln_f."),
-    (r"layers\.(\d+)\.self_attn\.([qkv]_proj)\.", r"blocks.\1.\2."),
-    (r"layers\.(\d+)\.self_attn\.o_proj\.", r"blocks.\1.attn_out."),
-    (r"layers\.(\d+)\.mlp\.gate_proj\.", r"blocks.\1.ff_proj."),
-    (r"layers\.(\d+)\.mlp\.up_proj\.", r"blocks.\1.up_proj."),
-    (r"layers\.(\d+)\.mlp\.down_proj\.", r"blocks.\1.ff_out."),
-    (r"layers\.(\d+)\.input_layernorm\.", r"blocks.\1.attn_norm."),
-    (r"layers\.(\d+)\.post_attention_layernorm\.", r"blocks.\1.ff_norm."),
-)
-
-
-def olmo_name(name: str) -> str:
-    """The name in LaViDa's checkpoints of a tensor of HF Llama."""
-    if name.startswith("lm_head."):
-        return name.replace("lm_head.", "model.transformer.ff_out.")
-    for pattern, replacement in _OLMO:
-        renamed, found = re.subn(rf"^model\.{pattern}", f"model.transformer.{replacement}", name)
-        if found:
-            return renamed
-    return name
 
 
 @dataclass(frozen=True)
@@ -106,7 +84,7 @@ class Layout:
 
 LAYOUTS: Mapping[str, Layout] = {
     "llada_v": Layout(LLADA_V, "vocab_size", str),
-    "lavida": Layout(LAVIDA, "embedding_size", olmo_name),
+    "lavida": Layout(LAVIDA, "embedding_size", llada_name),
 }
 
 

@@ -24,6 +24,7 @@ from disp_engine.models.autoregressive.config import ConfigKinds, Facts, read_fa
 from disp_engine.models.autoregressive.pictures import build_processor
 from disp_engine.models.inspection import Blueprint
 from disp_engine.models.projector import save_projector
+from disp_engine.models.revision import read_all
 from disp_engine.models.tensors import Checkpoint, check_names
 from disp_engine.records import (
     IGNORE,
@@ -81,7 +82,7 @@ class CausalModel(ABC):
         `dtype` None keeps that of the files.
         """
         facts, prompter, checkpoint = cls._described(folder)
-        tensors, revision = weights.read(checkpoint, cls.projector_prefix, facts.files)
+        tensors, revision = read_all(checkpoint, facts.files, cls.projector_prefix)
         kind = dtype or next(iter(tensors.values())).dtype
         backbone = Backbone.assembled(cls.library_class, facts.config, tensors, kind)
         backbone.whole.to(device)

@@ -3,17 +3,15 @@
 Folders bear the names that transformers saves under, which are older than those of its modules.
 """
 
-import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from disp_engine.models.inspection import Memory
+from disp_engine.models.inspection import Memory, value_bytes
 from disp_engine.models.tensors import Checkpoint
 
 HEAD = "lm_head.weight"
@@ -31,7 +29,6 @@ _RENAMED = (
 _COMPUTED = (".rotary_emb.inv_freq", ".position_ids")
 """Ends of names of buffers that old folders hold and that are computed anew."""
 
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _TEXT, _ANSWER = 128, 256
 """Positions of a prompt's text and of an answer."""
 
@@ -62,21 +59,6 @@ def shapes(kind: Any, config: Any, checkpoint: Checkpoint | None) -> dict[str, t
     return found
 
 
-def read(
-    checkpoint: Checkpoint, projector: str, described_by: Iterable[Path]
-) -> tuple[dict[str, Tensor], str]:
-    """All tensors, and sha256 over the small files and all of them but the projector's."""
-    digest = hashlib.sha256()
-    for path in described_by:
-        digest.update(f"{path.name}:{path.stat().st_size}:".encode() + path.read_bytes())
-    tensors = {name: checkpoint.tensor(name) for name in sorted(checkpoint.entries)}
-    for name, tensor in tensors.items():
-        if not name.startswith(projector):
-            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
-    return tensors, digest.hexdigest()
-
-
 def memory(
     config: Any,
     tensors: Mapping[str, tuple[int, ...]],
@@ -89,7 +71,7 @@ def memory(
     A layer keeps for the way back the float32 inputs of its two norms, query, key, value and
     output of its attention, and three inner values of its MLP.
     """
-    b, text = _BYTES.get(dtype, 4), config.text_config
+    b, text = value_bytes(dtype), config.text_config
     tuned = sum(math.prod(shape) for name, shape in tensors.items() if name.startswith(projector))
     positions = visual_tokens + _TEXT + _ANSWER
     grouped = text.num_key_value_heads / text.num_attention_heads

@@ -29,9 +29,10 @@ from disp_engine.models.diffusion_gemma.hiding import GemmaSettings, hidden_rows
 from disp_engine.models.diffusion_gemma.images import Patcher, Patches
 from disp_engine.models.diffusion_gemma.prompt import Prompter
 from disp_engine.models.diffusion_gemma.sampler import Sampler, until_end
-from disp_engine.models.diffusion_gemma.weights import PROJECTOR, memory, read, shapes
+from disp_engine.models.diffusion_gemma.weights import PROJECTOR, memory, shapes
 from disp_engine.models.inspection import Blueprint
 from disp_engine.models.projector import save_projector
+from disp_engine.models.revision import read_all
 from disp_engine.models.tensors import Checkpoint, check_names
 from disp_engine.records import (
     IGNORE,
@@ -92,7 +93,7 @@ class DiffusionGemma:
         prompter = Prompter.from_folder(folder) if has_words else None
         checkpoint = cls.checkpoint(folder)
         check_names(shapes(facts.config), checkpoint)
-        tensors, weights = read(checkpoint, facts.files)
+        tensors, weights = read_all(checkpoint, facts.files, PROJECTOR)
         revision = _revision(weights, settings)
         kind = dtype or next(iter(tensors.values())).dtype
         backbone = Backbone.assembled(facts.config, tensors, kind)

@@ -1,23 +1,18 @@
 """What DiffusionGemma's files must hold, and how much the model takes of a device."""
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers.models.diffusion_gemma.modeling_diffusion_gemma import (
     DiffusionGemmaForBlockDiffusion,
 )
 
-from disp_engine.models.inspection import Memory
-from disp_engine.models.tensors import Checkpoint
+from disp_engine.models.inspection import Memory, value_bytes
 
 PROJECTOR = "model.encoder.embed_vision.embedding_projection."
 
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _TEXT = 128
 """Positions of a prompt's text."""
 
@@ -32,19 +27,6 @@ def shapes(config: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state.items() if not _tied(name)}
 
 
-def read(checkpoint: Checkpoint, described_by: Iterable[Path]) -> tuple[dict[str, Tensor], str]:
-    """All tensors, and sha256 over the small files and all of them but the projector."""
-    digest = hashlib.sha256()
-    for path in described_by:
-        digest.update(f"{path.name}:{path.stat().st_size}:".encode() + path.read_bytes())
-    tensors = {name: checkpoint.tensor(name) for name in sorted(checkpoint.entries)}
-    for name, tensor in tensors.items():
-        if not name.startswith(PROJECTOR):
-            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
-    return tensors, digest.hexdigest()
-
-
 def memory(
     config: Any, soft_tokens: int, tensors: Mapping[str, tuple[int, ...]], dtype: str
 ) -> Memory:
@@ -53,7 +35,7 @@ def memory(
     A layer keeps for the way back the float32 inputs of its seven norms, query, key, value and
     output of its attention, and three inner values of its MLP and of each chosen expert.
     """
-    b, text = _BYTES.get(dtype, 4), config.text_config
+    b, text = value_bytes(dtype), config.text_config
     projector = math.prod(tensors[f"{PROJECTOR}weight"])
     positions = soft_tokens + 2 + _TEXT + config.canvas_length
     attention = 4 * text.num_attention_heads * text.head_dim

@@ -6,18 +6,17 @@ Letters: D width, F inner width of the MLP, N layers, L positions, b bytes a val
 import math
 from collections.abc import Mapping
 
-from disp_engine.models.inspection import Memory
+from disp_engine.models.inspection import Memory, value_bytes
 from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.weights import PROJECTOR
 
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _TEXT, _RESPONSE = 128, 32
 """Positions of a prompt's text and of one block of its response, as DiSP has them."""
 
 
 def memory(config: LlavaConfig, tensors: Mapping[str, tuple[int, ...]], dtype: str) -> Memory:
     """Estimate a job's needs for one sample with one picture of the largest kind."""
-    b = _BYTES.get(dtype, 4)
+    b = value_bytes(dtype)
     projector = sum(math.prod(s) for name, s in tensors.items() if name.startswith(PROJECTOR))
     others = sum(map(math.prod, tensors.values())) - projector
     positions = largest_picture(config) + _TEXT + _RESPONSE

@@ -30,6 +30,7 @@ from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.images import tiles_of, visual_tokens
 from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llava.memory import memory
+from disp_engine.models.llava.names import llama_name
 from disp_engine.models.llava.places import token_boxes
 from disp_engine.models.llava.siglip import SiglipTower, build_projector
 from disp_engine.models.projector import save_projector
@@ -172,7 +173,7 @@ class LlavaModel(ABC):
     @classmethod
     def checkpoint(cls, folder: Path) -> Checkpoint:
         """The folder's weight files by their headers, under HF Llama's names."""
-        return Checkpoint.from_folder(folder, weights.llama_name)
+        return Checkpoint.from_folder(folder, llama_name)
 
     @classmethod
     def check(cls, folder: Path) -> None:
