@@ -25,7 +25,6 @@ from disp_engine.data.dataset import content_sha256
 from disp_engine.defences.defence import Defence, Purified
 from disp_engine.defences.settings import DefenceSettings
 from disp_engine.detection.attention_entropy import visual_entropies
-from disp_engine.detection.interfaces import AT_ONCE
 from disp_engine.detection.mixtures import FEWEST, mixture, separation, two_groups
 from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import AttendingModel, Generation
@@ -97,11 +96,7 @@ class Bye(Defence[ByeSettings]):
         for sample in samples:
             first = sample.turns[:1]
             prompts.append(model.embed(model.tokenise_prompt(first), cache.of(sample, first)))
-        found: list[list[float]] = []
-        for at in range(0, len(prompts), AT_ONCE):
-            part = prompts[at : at + AT_ONCE]
-            found += [row.tolist() for row in visual_entropies(model, part, generation)]
-        return found
+        return [row.tolist() for row in visual_entropies(model, prompts, generation)]
 
 
 def narrow_group(

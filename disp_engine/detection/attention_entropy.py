@@ -1,8 +1,8 @@
 """How narrowly the model looks at the picture: BYE's measure (Rong et al., arXiv 2505.16916).
 
-A masked diffusion model has no last prompt position; the rows are those of the first response
-block, all masked. Each layer's attention to the visual tokens, averaged over heads and rows, is
-made to sum to one; its entropy over ln(Lv) is the layer's measure.
+The rows are those of the first response block, all masked. Each layer's attention to the visual
+tokens, averaged over heads and rows, is made to sum to one; its entropy over ln(Lv) is the layer's
+measure.
 
 What defeats it: triggers over the whole picture, which nothing looks at narrowly.
 """
@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from disp_engine.detection.interfaces import AT_ONCE, Evidence, Need
+from disp_engine.detection.attention import first_looks
+from disp_engine.detection.interfaces import Evidence, Need
 from disp_engine.detection.mixtures import two_groups
-from disp_engine.diffusion.batch import masked_responses
 from disp_engine.interfaces import AttendingModel, Generation
 from disp_engine.records import Embedded
 
@@ -37,10 +37,7 @@ class AttentionEntropy:
         """The entropy of each layer."""
         model, prompts = evidence.model, evidence.prompts
         assert isinstance(model, AttendingModel)
-        found: list[Float[Tensor, " N"]] = []
-        for at in range(0, len(prompts), AT_ONCE):
-            found += visual_entropies(model, prompts[at : at + AT_ONCE], evidence.generation)
-        return torch.stack(found).double().numpy()
+        return torch.stack(visual_entropies(model, prompts, evidence.generation)).double().numpy()
 
     def score(self, measured: Float[np.ndarray, "S N"]) -> Float[np.ndarray, " S"]:
         """Average the sensitive layers."""
@@ -57,13 +54,10 @@ def visual_entropies(
 
     A prompt without at least two visual tokens has nothing to look at narrowly and gets ones.
     """
-    batch = masked_responses(model, prompts, generation.length)
-    rows = batch.rows[:, : min(generation.block_length, generation.length)]
-    attention = model.attention_rows(batch.embeddings, rows, range(model.depth), batch.attended)
     found = []
-    for row, prompt in enumerate(prompts):
+    for prompt, attention in first_looks(model, prompts, generation):
         visual = prompt.visual()
-        looks = attention[row, :, :, :, : len(visual)][..., visual].double().mean(dim=(1, 2))
+        looks = attention[..., : len(visual)][..., visual].double().mean(dim=(1, 2))
         if looks.shape[-1] < 2:
             found.append(torch.ones(model.depth))
             continue

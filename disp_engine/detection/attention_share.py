@@ -20,9 +20,9 @@ from jaxtyping import Float
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from disp_engine.detection.interfaces import AT_ONCE, Evidence, Need
+from disp_engine.detection.attention import first_looks
+from disp_engine.detection.interfaces import Evidence, Need
 from disp_engine.detection.mixtures import separation, two_groups
-from disp_engine.diffusion.batch import masked_responses
 from disp_engine.interfaces import AttendingModel
 from disp_engine.records import Embedded
 
@@ -40,15 +40,8 @@ class AttentionShare:
         """Shares of the picture and of what follows it, for each head of each layer."""
         model, prompts = evidence.model, evidence.prompts
         assert isinstance(model, AttendingModel)
-        found: list[Float[Tensor, " M"]] = []
-        for at in range(0, len(prompts), AT_ONCE):
-            part = prompts[at : at + AT_ONCE]
-            batch = masked_responses(model, part, evidence.generation.length)
-            rows = batch.rows[:, : evidence.rows]
-            layers = range(model.depth)
-            attention = model.attention_rows(batch.embeddings, rows, layers, batch.attended)
-            found += [shares(attention[i], prompt) for i, prompt in enumerate(part)]
-        return torch.stack(found).numpy()
+        looks = first_looks(model, prompts, evidence.generation)
+        return torch.stack([shares(attention, prompt) for prompt, attention in looks]).numpy()
 
     def score(self, measured: Float[np.ndarray, "S M"]) -> Float[np.ndarray, " S"]:
         """The weighted mean of the votes; nought for all if no head sees two groups."""
