@@ -6,9 +6,9 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.settings import GatewaySettings
-from storage import migrate
 from storage.interfaces import ModelRecord
 from tests.api.world import Api
+from tests.parts.sqlite import sqlite_database
 
 MAX_UPLOAD_BYTES = 100_000
 MAX_REQUEST_BYTES = 20_000
@@ -18,10 +18,8 @@ SEED = base64.b64encode(bytes(range(32))).decode()
 
 @pytest.fixture
 def settings(tmp_path):
-    url = f"sqlite:///{tmp_path}/jobs.sqlite"
-    migrate.upgrade(url)
     return GatewaySettings(
-        database_url=url,
+        database_url=sqlite_database(tmp_path / "jobs.sqlite"),
         artifacts_url=f"file://{tmp_path}/artifacts",
         max_upload_bytes=MAX_UPLOAD_BYTES,
         max_request_bytes=MAX_REQUEST_BYTES,

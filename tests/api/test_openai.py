@@ -14,9 +14,9 @@ from schemas.jobs import Event, Job, JobStatus
 from schemas.requests import DefenseJobCreate
 from storage.connect import open_job_store
 from storage.interfaces import ModelRecord
-from storage.migrate import upgrade
 from tests.api.live import listening
 from tests.api.world import zip_archive
+from tests.parts.sqlite import sqlite_database
 from tests.workers.test_runner import start_runner
 from workers.settings import WorkerSettings
 
@@ -26,9 +26,7 @@ PATIENCE_S = 300
 
 @pytest.fixture
 def store(tmp_path):
-    url = f"sqlite:///{tmp_path}/disp.db"
-    upgrade(url)
-    store = open_job_store(url)
+    store = open_job_store(sqlite_database(tmp_path / "disp.db"))
     store.register_model(ModelRecord("tiny", "llada_v", "r1", "/models/t"))
     yield store
     store.close()

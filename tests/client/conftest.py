@@ -17,7 +17,7 @@ from client.sdk import Client
 from schemas.requests import DefenseJobCreate
 from storage.connect import open_artifact_store, open_job_store
 from storage.interfaces import JobStore, ModelRecord
-from storage.migrate import upgrade
+from tests.parts.sqlite import sqlite_database
 from tests.workers.conftest import ENGINE
 from workers.context import Outcome
 from workers.settings import WorkerSettings
@@ -71,8 +71,7 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    database, artifacts = f"sqlite:///{tmp_path}/disp.db", f"file://{tmp_path}/artifacts"
-    upgrade(database)
+    database, artifacts = sqlite_database(tmp_path / "disp.db"), f"file://{tmp_path}/artifacts"
     store = open_job_store(database)
     store.register_model(ModelRecord(id="tiny", family="llada_v", revision="r1", path="/models/t"))
     settings = WorkerSettings(

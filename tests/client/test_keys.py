@@ -7,16 +7,14 @@ import pytest
 
 from client import cli
 from storage.connect import open_job_store
-from storage.migrate import upgrade
+from tests.parts.sqlite import sqlite_database
 
 Keys = Callable[..., str]
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/disp.db"
-    upgrade(url)
-    return url
+    return sqlite_database(tmp_path / "disp.db")
 
 
 @pytest.fixture

@@ -5,9 +5,16 @@ from uuid import uuid4
 
 import pytest
 
+from tests.parts.disk import unsynced
 from tests.parts.postgres import PostgresServer
 from tests.parts.redis import redis_server
 from tests.parts.swift import S3, SwiftServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_disk() -> Iterator[None]:
+    with unsynced():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,12 @@ from tests.parts.process import ServerProcess, find_binary, free_ports
 
 USER = "postgres"
 FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "300", "shared_buffers": "32MB"}
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "300",
+    "shared_buffers": "32MB",
+    "fsync": "off",  # for a cut of the power only; a killed server's writes are the system's
+}
 
 
 class PostgresServer:

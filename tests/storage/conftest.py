@@ -4,6 +4,7 @@ import pytest
 
 from storage import migrate
 from storage.connect import open_job_store
+from tests.parts.sqlite import sqlite_database
 from tests.storage.world import TENANT, add_training_file, register_tiny
 
 
@@ -15,7 +16,9 @@ def empty_database(request, tmp_path):
 
 
 @pytest.fixture
-def database(empty_database):
+def database(empty_database, tmp_path):
+    if empty_database.startswith("sqlite"):
+        return sqlite_database(tmp_path / "jobs.sqlite")
     migrate.upgrade(empty_database)
     return empty_database
 

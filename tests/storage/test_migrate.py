@@ -14,6 +14,7 @@ from storage.connect import open_job_store
 from storage.errors import MigrationMissing, StoreAway
 from storage.sql.engine import open_engine
 from storage.sql.tables import Base
+from tests.parts.disk import DURABLE
 
 
 def test_the_migrations_lead_to_the_tables_that_the_code_declares(database):
@@ -78,7 +79,8 @@ def test_a_locked_database_is_away_for_the_moment(tmp_path, monkeypatch):
     rival.dispose()
 
 
-def test_sqlite_is_durable_and_patient(tmp_path):
+def test_sqlite_is_durable_and_patient(tmp_path, monkeypatch):
+    monkeypatch.setattr("storage.sql.engine.SQLITE_PRAGMAS", DURABLE)
     database = f"sqlite:///{tmp_path}/jobs.sqlite"
     engine = open_engine(database)
     with engine.connect() as connection:

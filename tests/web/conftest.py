@@ -9,6 +9,7 @@ import pytest
 from tests.api.conftest import _serve
 from tests.api.live import listening
 from tests.parts.process import find_binary
+from tests.parts.sqlite import sqlite_database
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -21,10 +22,8 @@ SHOTS = "DISP_TEST_SCREENSHOTS"
 @pytest.fixture
 def settings(tmp_path):
     from api.settings import GatewaySettings
-    from storage import migrate
 
-    url = f"sqlite:///{tmp_path}/jobs.sqlite"
-    migrate.upgrade(url)
+    url = sqlite_database(tmp_path / "jobs.sqlite")
     return GatewaySettings(database_url=url, artifacts_url=f"file://{tmp_path}/artifacts")
 
 

@@ -14,7 +14,7 @@ from storage.connect import open_artifact_store, open_job_store
 from storage.ids import new_id
 from storage.interfaces import Claim, FileDraft, JobStore, ModelRecord
 from storage.keys import upload_key
-from storage.migrate import upgrade
+from tests.parts.sqlite import sqlite_database
 from workers.settings import WorkerSettings
 from workers.supervisor import Workplace
 
@@ -65,7 +65,7 @@ def add_job(workplace: Workplace, store: JobStore) -> str:
 @pytest.fixture
 def settings(tmp_path: Path) -> WorkerSettings:
     return WorkerSettings(
-        database_url=f"sqlite:///{tmp_path}/disp.db",
+        database_url=sqlite_database(tmp_path / "disp.db"),
         artifacts_url=f"file://{tmp_path}/artifacts",
         work_dir=tmp_path / "work",
         lease_s=2.0,
@@ -77,7 +77,6 @@ def settings(tmp_path: Path) -> WorkerSettings:
 
 @pytest.fixture
 def bench(settings: WorkerSettings) -> Iterator[Bench]:
-    upgrade(settings.database_url)
     store = open_job_store(settings.database_url)
     store.register_model(ModelRecord(id="tiny", family="llada_v", revision="r1", path="/models/t"))
     workplace = Workplace(store, open_artifact_store(settings.artifacts_url), settings)

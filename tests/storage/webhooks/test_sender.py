@@ -11,10 +11,10 @@ from standardwebhooks import Webhook
 from schemas.webhooks import DeliveryStatus, WebhookEvent
 from storage.connect import open_job_store
 from storage.interfaces import EndpointDraft, JobStore, SigningSecrets
-from storage.migrate import upgrade
 from storage.webhooks.egress import Egress
 from storage.webhooks.sender import BACKOFF_S, Sender, judge, pause_after
 from storage.webhooks.signing import new_secret, signed_headers
+from tests.parts.sqlite import sqlite_database
 from tests.storage.webhooks.receiver import Receiver
 from tests.storage.world import TENANT, add_job, register_tiny
 
@@ -23,9 +23,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def store(tmp_path) -> JobStore:
-    url = f"sqlite:///{tmp_path}/jobs.sqlite"
-    upgrade(url)
-    store = open_job_store(url)
+    store = open_job_store(sqlite_database(tmp_path / "jobs.sqlite"))
     register_tiny(store)
     yield store
     store.close()
