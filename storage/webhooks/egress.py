@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urlsplit
 
@@ -67,8 +68,13 @@ class Egress:
         """Take the resolver and the trusted authorities, the system's by default."""
         self._allow_local = allow_local
         self._resolve = resolve
-        self._tls = tls or ssl.create_default_context()
+        self._given_tls = tls
         self._total_s = total_s
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """The authorities; a gateway that only judges URLs never reads the system's."""
+        return self._given_tls or ssl.create_default_context()
 
     def check(self, url: str) -> Destination:
         """Judge what can be seen without DNS; raises `UrlRefused`."""
