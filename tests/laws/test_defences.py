@@ -65,8 +65,18 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_every_sample_is_accounted_for_once(name: str, data: Dataset, tmp_path: Path) -> None:
-    outcome, _ = defend(name, data, tmp_path)
+@pytest.fixture(scope="module")
+def root(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture(scope="module")
+def outcome(name: str, data: Dataset, root: Path) -> Outcome:
+    """What a first run comes to; its stages are kept in `root`."""
+    return defend(name, data, root)[0]
+
+
+def test_every_sample_is_accounted_for_once(outcome: Outcome, data: Dataset) -> None:
     parts = [
         list(outcome.rewritten), [s.id for s in outcome.kept], list(outcome.removed),
         list(outcome.quarantined), [s.id for s in outcome.passed_through],
@@ -75,23 +85,24 @@ def test_every_sample_is_accounted_for_once(name: str, data: Dataset, tmp_path: 
     assert together == sorted(s.id for s in data.samples), "law: each sample has one fate"
 
 
-def test_kept_samples_are_as_they_came(name: str, data: Dataset, tmp_path: Path) -> None:
-    outcome, _ = defend(name, data, tmp_path)
+def test_kept_samples_are_as_they_came(outcome: Outcome, data: Dataset) -> None:
     known: dict[str, Sample] = {s.id: s for s in data.samples}
     assert all(sample == known[sample.id] for sample in outcome.kept), "law: kept is untouched"
 
 
-def test_the_same_seed_leaves_the_same(name: str, data: Dataset, tmp_path: Path) -> None:
-    first, _ = defend(name, data, tmp_path / "a")
-    second, _ = defend(name, data, tmp_path / "b")
-    assert first.hashes == second.hashes, "law: seeded"
-    assert (first.before, first.after) == (second.before, second.after)
-
-
-def test_kept_stages_give_the_same_again(name: str, data: Dataset, tmp_path: Path) -> None:
-    first, _ = defend(name, data, tmp_path)
+def test_the_same_seed_leaves_the_same(
+    name: str, outcome: Outcome, data: Dataset, tmp_path: Path
+) -> None:
     second, _ = defend(name, data, tmp_path)
-    assert first.hashes == second.hashes, "law: a reused run ends with the same projector"
+    assert outcome.hashes == second.hashes, "law: seeded"
+    assert (outcome.before, outcome.after) == (second.before, second.after)
+
+
+def test_kept_stages_give_the_same_again(
+    name: str, outcome: Outcome, data: Dataset, root: Path
+) -> None:
+    second, _ = defend(name, data, root)
+    assert outcome.hashes == second.hashes, "law: a reused run ends with the same projector"
 
 
 def test_an_unknown_setting_is_refused(name: str) -> None:
