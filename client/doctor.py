@@ -166,7 +166,7 @@ def check_models(store: JobStore) -> str:
 
 
 def check_artifacts(url: str | None) -> str:
-    """Put, get, and of many that create one key exactly one wins."""
+    """Put and get; and, where it can be had, of many that create one key exactly one wins."""
     from storage.connect import open_artifact_store
     from storage.errors import AlreadyExists
 
@@ -180,10 +180,12 @@ def check_artifacts(url: str | None) -> str:
         store.delete(key)
     except Exception as error:  # whatever a store's driver raises is a finding
         raise Wrong(_short(error), "check URL, credentials, region and the bucket") from error
-    if len(winners) != 1 or text != winners[0]:
-        raise Wrong(
+    if text not in winners:
+        raise Wrong("what was put is not what is got", "use a store that keeps what it accepts")
+    if len(winners) > 1:
+        raise Doubtful(
             f"{len(winners)} of {RIVALS} won the race for one key",
-            "use a store that honours If-None-Match: * (jobs could end twice on this one)",
+            "jobs end once all the same; a store that honours If-None-Match: * would be stricter",
         )
     return f"put and get work; of {RIVALS} rivals one created the key"
 

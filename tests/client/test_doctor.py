@@ -60,8 +60,15 @@ def test_a_store_that_lets_two_creators_win_is_found_out(
 
     monkeypatch.setattr(store, "create", overwrites)
     finding = found(deployment)["artifacts"]
-    assert finding.verdict is Verdict.FAILED and "8 of 8" in finding.found
+    assert finding.verdict is Verdict.WARNING and "8 of 8" in finding.found
     assert "If-None-Match" in finding.remedy
+
+
+def test_a_store_that_forgets_what_it_accepted_is_a_failure(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_stores.ObjectArtifactStore, "get", lambda self, key: b"another")
+    assert found(deployment)["artifacts"].verdict is Verdict.FAILED
 
 
 def test_a_store_that_cannot_be_written_is_a_failure_with_a_remedy(
