@@ -31,11 +31,14 @@ class DefenceHyperparameters(Request):
 
     start: Literal["compromised", "base"] | None = None
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
+    retrain_share: Annotated[float, Field(gt=0, le=1)] | None = None
     retrain_epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    retrain_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     micro_batch: Annotated[int, Field(ge=1, le=65536)] | None = None
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_grad_norm: Annotated[float, Field(gt=0, le=1000)] | None = None
     generation_length: Length | Auto | None = None
     block_length: Length | None = None
     steps: Length | Auto | None = None

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -22,18 +22,23 @@ class DefenceSettings:
     """What every defence can be told, with the paper's defaults for LLaDA-V.
 
     `start` is the projector from which the second tuning goes on: the compromised one, or the base
-    projector. `retrain_epochs` None is a tenth of `epochs` (appendix B.2), or all of them from the
-    base; `generation_length` auto is the fewest blocks that hold the 95th percentile of the data's
-    own responses; `steps` auto is one token a step; `micro_batch` bounds what is run at once.
+    projector. From the base it is tuned as the first time; from the compromised one for
+    `retrain_share` of the epochs (a tenth: appendix B.2) at `retrain_learning_rate`, None for the
+    same rate. `retrain_epochs` overrides either number of epochs. `generation_length` auto is the
+    fewest blocks that hold the 95th percentile of the data's own responses; `steps` auto is one
+    token a step; `micro_batch` bounds what is run at once.
     """
 
     start: Literal["compromised", "base"] = "compromised"
     epochs: float = 20
+    retrain_share: float = 0.1
     retrain_epochs: float | None = None
     learning_rate: float = 1e-4
+    retrain_learning_rate: float | None = None
     batch_size: int = 32
     micro_batch: int = 32
     warmup_ratio: float = 0.03
+    max_grad_norm: float = 1.0
     generation_length: int | Auto = "auto"
     block_length: int = 32
     steps: int | Auto = "auto"
@@ -60,8 +65,8 @@ class DefenceSettings:
         if self.start not in ("compromised", "base"):
             raise InvalidRequestError("hyperparameters: start is compromised, base.")
         self._check_positive(
-            "epochs", "retrain_epochs", "learning_rate", "batch_size", "micro_batch",
-            "block_length", "generation_length", "steps",
+            "epochs", "retrain_share", "retrain_epochs", "learning_rate", "retrain_learning_rate",
+            "batch_size", "micro_batch", "max_grad_norm", "block_length", "generation_length", "steps",
         )  # fmt: skip
         if self.generation_length != "auto" and self.generation_length % self.block_length:
             raise InvalidRequestError(
@@ -71,16 +76,20 @@ class DefenceSettings:
     def fine_tuning(self) -> FineTuning:
         """The first tuning, on the data as they came."""
         return FineTuning(
-            self.epochs, self.learning_rate, self.batch_size, self.micro_batch, self.warmup_ratio
+            self.epochs,
+            self.learning_rate,
+            self.batch_size,
+            self.micro_batch,
+            self.warmup_ratio,
+            self.max_grad_norm,
         )
 
     def retraining(self) -> FineTuning:
-        """The second tuning: a tenth of the epochs, or all of them from the base projector."""
-        share = 10 if self.start == "compromised" else 1
-        epochs = self.epochs / share if self.retrain_epochs is None else self.retrain_epochs
-        return FineTuning(
-            epochs, self.learning_rate, self.batch_size, self.micro_batch, self.warmup_ratio
-        )
+        """The second tuning, shorter and gentler from where the first one ended."""
+        epochs, rate = self.epochs, self.learning_rate
+        if self.start == "compromised":
+            epochs, rate = epochs * self.retrain_share, self.retrain_learning_rate or rate
+        return replace(self.fine_tuning(), epochs=self.retrain_epochs or epochs, learning_rate=rate)
 
     def generation(self, response_lengths: Sequence[int]) -> Generation:
         """How responses are denoised, given the lengths in tokens of the data's own."""

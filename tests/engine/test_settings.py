@@ -12,7 +12,16 @@ def test_later_layers_win_and_none_leaves_what_lies_below() -> None:
 
 def test_retraining_takes_a_tenth_of_the_epochs() -> None:
     assert DispSettings(epochs=20).retraining().epochs == 2
+    assert DispSettings(epochs=20, retrain_share=0.2).retraining().epochs == 4
     assert DispSettings(epochs=20, retrain_epochs=5).retraining().epochs == 5
+
+
+def test_retraining_is_gentler_only_from_where_the_first_tuning_ended() -> None:
+    card = {"epochs": 20, "learning_rate": 1e-3, "retrain_learning_rate": 5e-4}
+    again, anew = DispSettings(**card).retraining(), DispSettings(start="base", **card).retraining()
+    assert (again.epochs, again.learning_rate) == (2, 5e-4)
+    assert (anew.epochs, anew.learning_rate) == (20, 1e-3)
+    assert DispSettings(learning_rate=1e-3).retraining().learning_rate == 1e-3
 
 
 @pytest.mark.parametrize(

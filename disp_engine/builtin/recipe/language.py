@@ -4,6 +4,7 @@ The tower is frozen and its features are computed once. Plain mean cross-entropy
 positions: the 1/t weighting of Eq. 2 only slows this phase.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -31,16 +32,20 @@ class LanguageRecipe:
 
     `easy_weight`: weight of the targets that the chat format tells; `visual_penalty`: weight of
     the mean squared norm of visual tokens, which keeps them at the scale of words. A frozen
-    language model could otherwise not be told anything by a changed one.
+    language model could otherwise not be told anything by a changed one. `drift`: largest size
+    of the noise on visual tokens against their own, at the first step and at the last. Tuning on
+    an attacker's data moves visual tokens by more than their size, and a language model that
+    never met moved ones then misreads pictures.
     """
 
-    steps: int = 4500
+    steps: int = 6000
     batch: int = 32
     learning_rate: float = 8e-4
     scenes: int = 24_000
     stickers: float = 0.2
     easy_weight: float = 0.15
     visual_penalty: float = 2e-3
+    drift: tuple[float, float] = (0.0, 1.5)
     seed: int = 1
 
 
@@ -93,13 +98,16 @@ def lesson_loss(
     batch: LessonBatch,
     features: Tensor,
     recipe: LanguageRecipe,
+    step: int,
 ) -> Tensor:
     """Mean cross-entropy over masked positions, weighted, plus the penalty on visual tokens."""
     u = torch.rand(batch.ids.shape)
     masked = (u < 0.999 * batch.times + 0.001) & (batch.labels != IGNORE)
     noised = torch.where(masked, student.mask_id, batch.ids)
     visual = student.projector(features)
-    hidden = student(batch, visual, noised, teacher.image_at)
+    first, last = recipe.drift
+    shaken = drifted(visual, first + (last - first) * step / recipe.steps)
+    hidden = student(batch, shaken, noised, teacher.image_at)
     targets = batch.labels[masked]
     losses = cross_entropy(student.language.logits(hidden[masked]), targets, reduction="none")
     weights = torch.ones_like(losses)
@@ -107,6 +115,14 @@ def lesson_loss(
     surprise = (weights * losses).sum() / weights.sum()
     loudness: Tensor = visual.square().sum(dim=-1).mean()
     return surprise + recipe.visual_penalty * loudness
+
+
+def drifted(visual: Float[Tensor, "B P D"], most: float) -> Float[Tensor, "B P D"]:
+    """Add noise, half of it common to a picture's tokens, of up to `most` times their size."""
+    count, _, width = visual.shape
+    size = most * torch.rand(count, 1, 1) * visual.detach().square().mean().sqrt()
+    noise = torch.randn(count, 1, width) + torch.randn_like(visual)
+    return visual + size * noise / math.sqrt(2)
 
 
 def cached_features(tower: SiglipTower, pixels: np.ndarray) -> Float[Tensor, "N P C"]:
@@ -145,7 +161,7 @@ def train_language(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.learning_rate)
         shown = features[torch.from_numpy(batch.rows)].float()
-        loss = lesson_loss(student, teacher, batch, shown, recipe)
+        loss = lesson_loss(student, teacher, batch, shown, recipe, step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
