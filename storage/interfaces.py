@@ -11,8 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from schemas.files import File, FilePurpose
-from schemas.jobs import Event, Job, JobError, JobStatus, Metric, StageName, StepStatus
+from schemas.files import File, FilePurpose, FileRefusal, FileValidation
+from schemas.jobs import DataFault, Event, Job, JobError, JobStatus, Metric, StageName, StepStatus
 from schemas.models import Model
 from schemas.requests import DefenseJobCreate
 from schemas.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent
@@ -158,6 +158,19 @@ class MetricDraft:
     stage: StageName
     step: int
     values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ValidationDraft:
+    """What was found in the file that the job's request names as `param`."""
+
+    param: Literal["training_file", "triggered_file", "clean_file"]
+    records: int
+    usable: int
+    repeated_ids: int
+    fault_count: int
+    faults: Sequence[DataFault] = ()
+    error: FileRefusal | None = None
 
 
 @dataclass(frozen=True)
@@ -341,6 +354,10 @@ class FileStore(Protocol):
 
     def file_blob(self, tenant: str, file_id: str) -> FileBlob:
         """Return where a file's bytes lie or raise `NotFound`."""
+        ...
+
+    def file_validation(self, tenant: str, file_id: str) -> FileValidation | None:
+        """Return what the last job that read a file has found, None before; or raise `NotFound`."""
         ...
 
     def list_files(
@@ -529,6 +546,7 @@ class LeaseStore(Protocol):
         steps: Sequence[StepUpdate] = (),
         events: Sequence[EventDraft] = (),
         metrics: Sequence[MetricDraft] = (),
+        validations: Sequence[ValidationDraft] = (),
     ) -> None:
         """Write what happened in one transaction, or raise `LeaseLost` and write nothing.
 
