@@ -48,7 +48,7 @@ def _round(
         loss = loss_of(number)
         accelerator.backward(loss)
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    losses = accelerator.gather(loss.detach().reshape(1)).tolist()
+    losses = accelerator.gather(loss.detach().float().reshape(1)).tolist()
     gathered = [accelerator.gather(gradient[None]) for gradient in own]
     for place in range(min(len(losses), count - first)):
         yield losses[place], [gradients[place] for gradients in gathered]

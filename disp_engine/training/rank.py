@@ -55,7 +55,7 @@ def _tune(folder: Path, context: JsonLines) -> None:
 
 
 def _fair_share(processes: int) -> int:
-    return max(1, len(os.sched_getaffinity(0)) // processes)
+    return max(1, (os.cpu_count() or 1) // processes)
 
 
 def _listen(stopping: threading.Event) -> None:

@@ -30,7 +30,8 @@ from disp_engine.training.settings import FineTuning
 
 START, ASSIGNMENT = ".start.safetensors", ".assignment.json"
 POLL_S = 0.2
-LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+_LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+SOCKETS = {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": _LOOPBACK}
 
 
 @dataclass(frozen=True)
@@ -126,22 +127,23 @@ def _command(count: int, stage: StageFolder) -> list[str]:
 
 def _run(command: Sequence[str], context: RunContext) -> None:
     """Pass on what the first rank tells; to all, the end of their stdin means that they stop."""
-    environment = os.environ | LOOPBACK | {PARENT_VARIABLE: str(os.getpid())}
+    environment = os.environ | SOCKETS | {PARENT_VARIABLE: str(os.getpid())}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) as process:
         ended = threading.Event()
         threading.Thread(target=_stop_when_asked, args=(context, process, ended)).start()
         try:
             assert process.stdout is not None
-            told = [_hear(json.loads(line), context) for line in process.stdout]
+            told = [_hear(line, context) for line in process.stdout]
             status = process.wait()
         finally:
             ended.set()
             process.kill()
+    if "done" in told:
+        return
     if context.should_abort():
         raise Aborted("The tuning was asked to stop.")
-    if status != 0 or "done" not in told:
-        raise EngineError(f"the processes that tune together ended with status {status}.")
+    raise EngineError(f"the processes that tune together ended with status {status}.")
 
 
 def _stop_when_asked(
@@ -155,8 +157,12 @@ def _stop_when_asked(
             return
 
 
-def _hear(event: Mapping[str, Any], context: RunContext) -> str:
-    """Pass an event on and return its type."""
+def _hear(line: bytes, context: RunContext) -> str | None:
+    """Pass an event on and return its type; None for what the launcher may have printed."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
     match event["type"]:
         case "metric":
             context.metric(event["step"], event["values"])

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -80,14 +80,16 @@ def test_two_processes_leave_what_one_leaves(tmp_path: Path, data: Dataset) -> N
 
 
 def test_processes_that_are_stopped_save_and_go_on(tmp_path: Path, data: Dataset) -> None:
-    one = tune(tmp_path / "one", data, 1, Heard())
+    steps = 120
+    long = replace(SETTINGS, epochs=steps / 2)
+    one = tune(tmp_path / "one", data, 1, Heard(), long)
     stopped = Heard(stop_after=1)
     with pytest.raises(Aborted):
-        tune(tmp_path / "two", data, 2, stopped)
-    assert 1 <= len(stopped.losses) < 4
+        tune(tmp_path / "two", data, 2, stopped, long)
+    assert 1 <= len(stopped.losses) < steps
     rest = Heard(losses=list(stopped.losses))
-    two = tune(tmp_path / "two", data, 2, rest)
-    assert len(rest.losses) == 4
+    two = tune(tmp_path / "two", data, 2, rest, long)
+    assert len(rest.losses) == steps
     for name, weights in one.items():
         torch.testing.assert_close(two[name], weights, rtol=1e-6, atol=1e-7)
 
