@@ -44,6 +44,12 @@ class Forbidden(Refusal):
     status = 403
 
 
+class FileNotValidated(Refusal):
+    """No job has read this file yet: create one, and look again when it has left `ingest`."""
+
+    status = 409
+
+
 class JobNotFinished(Refusal):
     """The job has published no artifacts: wait until its status is `succeeded`."""
 
@@ -89,6 +95,7 @@ class RateLimited(Refusal):
 CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     Unauthenticated: (401, ErrorCode.UNAUTHENTICATED),
     Forbidden: (403, ErrorCode.FORBIDDEN),
+    FileNotValidated: (409, ErrorCode.FILE_NOT_VALIDATED),
     JobNotFinished: (409, ErrorCode.JOB_NOT_FINISHED),
     BodyTooSlow: (408, ErrorCode.REQUEST_TIMEOUT),
     PayloadTooLarge: (413, ErrorCode.PAYLOAD_TOO_LARGE),

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from disp_engine.bench.cells import Cell
 from disp_engine.bench.guards import GuardCell
 from disp_engine.bench.run import BenchSpec, run_bench
+from disp_engine.errors import EngineError, Judgement
 
 LINE_EVERY_S = 30.0
 
@@ -83,6 +84,9 @@ class BenchProgress:
     def message(self, level: str, text: str) -> None:
         """Something a reader should know."""
         self._bars.console.print(f"{level}: {text}", markup=False, highlight=False)
+
+    def validated(self, param: str, judgement: Judgement, error: EngineError | None) -> None:
+        """What falls out is told as a message."""
 
     def should_abort(self) -> bool:
         """Whether the user asked to stop."""

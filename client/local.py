@@ -43,6 +43,7 @@ class LocalRun:
     work_dir: str
     out_dir: str
     threads: int | None
+    processes: int | None
 
 
 @dataclass(frozen=True)

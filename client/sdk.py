@@ -26,7 +26,7 @@ from client.stream import follow
 from client.uploads import LARGE, PART, Source, upload_in_parts
 from schemas.artifacts import ArtifactEntry, Manifest
 from schemas.errors import ErrorCode, Problem
-from schemas.files import File, FilePurpose
+from schemas.files import File, FilePurpose, FileValidation
 from schemas.jobs import Checkpoint, Event, Job, JobDeleted, JobStatus, Metric
 from schemas.models import Model
 from schemas.reports import Report
@@ -37,7 +37,7 @@ from schemas.wire import Page
 
 Shape = TypeVar("Shape", bound=BaseModel)
 Answer = TypeVar("Answer")
-Query = dict[str, str | int | None]
+Query = dict[str, str | int | float | None]
 
 POLL_S = (0.2, 2.0)
 RETRY_S = (0.1, 3.0)
@@ -143,6 +143,10 @@ class Client:
     def files(self, *, limit: int = 20, after: str | None = None) -> Page[File]:
         """One page of uploaded files, newest first."""
         return _parse(Page[File], self._get("/v1/files", limit=limit, after=after))
+
+    def validation(self, file_id: str) -> FileValidation:
+        """What the last job that read a file has found in it; refused before there was one."""
+        return _parse(FileValidation, self._get(f"/v1/files/{file_id}/validation"))
 
     def models(self) -> Sequence[Model]:
         """All models that a job may name."""
@@ -262,12 +266,14 @@ class Client:
         *,
         status: SampleStatus | None = None,
         verdict: Verdict | None = None,
+        min_score: float | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Page[Sample]:
         """One page of samples; while `has_more`, pass `last_id` as `after` to get the next."""
         path = f"/v1/defense/jobs/{job_id}/samples"
-        query: Query = {"status": status, "verdict": verdict, "after": after, "limit": limit}
+        query: Query = {"status": status, "verdict": verdict, "min_score": min_score}
+        query |= {"after": after, "limit": limit}
         return _parse(Page[Sample], self._get(path, **query))
 
     def sample(self, job_id: str, sample_id: str) -> Sample:
@@ -345,7 +351,7 @@ class Client:
                     raise _Away("the URL has expired")
                 _append(response, file)
 
-    def _get(self, path: str, **query: str | int | None) -> httpx2.Response:
+    def _get(self, path: str, **query: str | int | float | None) -> httpx2.Response:
         given = {name: value for name, value in query.items() if value is not None}
         return self._answered(lambda: self._http.get(path, params=given))
 

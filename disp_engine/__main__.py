@@ -10,14 +10,12 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
 from pathlib import Path
 from queue import Empty, Queue
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 from disp_engine.errors import (
     Aborted,
@@ -27,18 +25,16 @@ from disp_engine.errors import (
     InvalidRequestError,
 )
 from disp_engine.isolation import leave_network
+from disp_engine.lines import LONGEST_MESSAGE, JsonLines, shown, take_stdout
+from disp_engine.parentage import STOPPED, die_with_parent
 
 INPUT_AT_FAULT = 2
-STOPPED = 75
-LONGEST_MESSAGE, LONGEST_REASON = 4000, 500
-"""Characters; what strangers have named may be long."""
 PARAMS: dict[type[EngineError], str | None] = {
     InvalidDatasetError: "training_file",
     InvalidModelError: "model",
     InvalidRequestError: None,
 }
 """The errors of which the input is the cause, and the field that is at fault if none is named."""
-PR_SET_PDEATHSIG = 1
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 COURTESY = 5
 """Added to the niceness: whoever answers requests on this machine goes first."""
@@ -46,51 +42,6 @@ COURTESY = 5
 if TYPE_CHECKING:
     from disp_engine.sharing import Part
     from disp_engine.stages import Stage
-
-
-class JsonLines:
-    """The run's context: writes each event as a line, progress at most five times a second."""
-
-    def __init__(self, out: TextIO) -> None:
-        self.out = out
-        self.name: str | None = None
-        self.stopping = threading.Event()
-        self.answers: Queue[bytes] = Queue()
-        self._last = 0.0
-
-    def write(self, **event: Any) -> None:
-        """Write one event at once."""
-        self.out.write(json.dumps(event, allow_nan=False) + "\n")
-        self.out.flush()
-
-    def stage(self, name: str) -> None:
-        """A stage begins; the run may say so once more of the one that is at hand."""
-        if name != self.name:
-            self.name = name
-            self.write(type="stage", stage=name, status="running")
-
-    def stage_done(self, name: str, seconds: float, reused: bool) -> None:
-        """A stage is done, now or in an earlier run."""
-        self.write(type="stage", stage=name, status="succeeded", seconds=seconds, reused=reused)
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """So much of the stage is done."""
-        now = time.monotonic()
-        if done >= total or now - self._last >= 0.2:
-            self._last = now
-            self.write(type="progress", stage=self.name, done=done, total=total, unit=unit)
-
-    def metric(self, step: int, values: Mapping[str, float]) -> None:
-        """Values measured at a step."""
-        self.write(type="metric", stage=self.name, step=step, values=dict(values))
-
-    def message(self, level: str, text: str) -> None:
-        """Something a reader should know."""
-        self.write(type="message", level=level, stage=self.name, text=text)
-
-    def should_abort(self) -> bool:
-        """Whether the run was asked to stop."""
-        return self.stopping.is_set()
 
 
 class SharedWork:
@@ -139,14 +90,12 @@ def main(argv: list[str]) -> int:
         print("usage: python -m disp_engine SPEC.json", file=sys.stderr)
         return INPUT_AT_FAULT
     left = leave_network()
-    _die_with_parent()
+    die_with_parent()
     _keep_freed_memory()
     os.nice(COURTESY)
     if not left:
         print("the engine keeps its network: this system lets no process leave it", file=sys.stderr)
-    events = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else prints must not mix with the events
-    context = JsonLines(events)
+    context = JsonLines(take_stdout())
     signal.signal(signal.SIGTERM, lambda *_: context.stopping.set())
     threading.Thread(target=_listen, args=(context.answers,), daemon=True).start()
     try:
@@ -185,20 +134,9 @@ def _refuse(error: EngineError, context: JsonLines) -> int:
         code=error.code,
         message=str(error)[:LONGEST_MESSAGE],
         param=error.param or (PARAMS[kind] if kind else None),
-        faults=[
-            asdict(replace(fault, reason=fault.reason[:LONGEST_REASON])) for fault in error.faults
-        ],
+        faults=shown(error.faults),
     )
     return INPUT_AT_FAULT if kind else 1
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent ends; leave if that is too late."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = os.environ.get("ENGINE_PARENT_PID")
-    if parent is not None and int(parent) != os.getppid():
-        os._exit(STOPPED)
 
 
 def _keep_freed_memory() -> None:

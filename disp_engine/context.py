@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
-from disp_engine.errors import Aborted
+from disp_engine.errors import Aborted, EngineError, Judgement
 
 
 @runtime_checkable
@@ -21,6 +21,10 @@ class RunContext(Protocol):
     def metric(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def message(self, level: str, text: str) -> None: ...
+
+    def validated(self, param: str, judgement: Judgement, error: EngineError | None) -> None:
+        """The run's file `param` was read; `error` is why it cannot be used."""
+        ...
 
     def should_abort(self) -> bool: ...
 
@@ -47,6 +51,9 @@ class SilentContext:
         pass
 
     def message(self, level: str, text: str) -> None:
+        pass
+
+    def validated(self, param: str, judgement: Judgement, error: EngineError | None) -> None:
         pass
 
     def should_abort(self) -> bool:

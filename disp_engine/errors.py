@@ -19,6 +19,21 @@ class Fault:
         return f"{self.where}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What reading a dataset has found: records, usable ones, ids that came again, and faults.
+
+    `faults` are the first MAX_FAULTS of `fault_count`. Strict validation stops early, and then the
+    numbers tell of what was read.
+    """
+
+    records: int = 0
+    usable: int = 0
+    repeated_ids: int = 0
+    fault_count: int = 0
+    faults: tuple[Fault, ...] = ()
+
+
 class EngineError(Exception):
     """Base of every error the engine raises on purpose.
 
@@ -50,9 +65,13 @@ class UnsafeFormat(InvalidModelError):
 
 
 class InvalidDatasetError(EngineError):
-    """The dataset cannot be used; the message names the member, the record and the reason."""
+    """The dataset cannot be used; the message names the member, the record and the reason.
+
+    `judgement` tells what was found in it, as far as it was read.
+    """
 
     code = "invalid_dataset"
+    judgement = Judgement()
 
 
 class ArchiveMalformed(InvalidDatasetError):

@@ -1,8 +1,6 @@
 """Reads and judges a run's archives; no torch here, so that bad data are refused in a second."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,20 +34,17 @@ def ingest(spec: RunSpec, context: RunContext) -> Ingested:
         context.progress(done, done, unit)
         check(context)
 
-    with _named("training_file"):
-        training = read(spec.training_file)
-    with _named("triggered_file"):
-        triggered = read(spec.triggered_file) if spec.triggered_file else None
-    with _named("clean_file"):
-        clean = read(spec.clean_file) if spec.clean_file else None
+    def judged(param: str, path: Path) -> Dataset:
+        try:
+            dataset = read(path)
+        except InvalidDatasetError as error:
+            error.param = param
+            context.validated(param, error.judgement, error)
+            raise
+        context.validated(param, dataset.judgement, None)
+        return dataset
+
+    training = judged("training_file", spec.training_file)
+    triggered = judged("triggered_file", spec.triggered_file) if spec.triggered_file else None
+    clean = judged("clean_file", spec.clean_file) if spec.clean_file else None
     return Ingested(began, training, triggered, clean)
-
-
-@contextmanager
-def _named(param: str) -> Iterator[None]:
-    """Say which of the run's files a dataset error is about."""
-    try:
-        yield
-    except InvalidDatasetError as error:
-        error.param = param
-        raise

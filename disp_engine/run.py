@@ -26,6 +26,7 @@ from disp_engine.report.page import write_page
 from disp_engine.report.previews import write_previews
 from disp_engine.sharing import Alone, Sharing
 from disp_engine.spec import RunSpec
+from disp_engine.training.ranks import Ranks
 
 
 def run(
@@ -54,13 +55,21 @@ def run(
         model = registry.load_model(spec.model_dir, device=device, options=spec.model_options)
         stages = spec.work_dir / "stages"
         given = (model, training, sets, settings, spec.seed, stages, log)
-        defence = kind(*given, sharing=sharing or Alone())
+        defence = kind(*given, sharing=sharing or Alone(), ranks=_ranks(spec, stages))
         cache, prepared = defence.prepare()
     if spec.role == "assists":
         return defence.assist(cache, prepared)
     outcome = defence.run(cache, prepared)
     with log.timed("report"):
         _write(spec, model, training, sets, settings, outcome, log)
+
+
+def _ranks(spec: RunSpec, stages: Path) -> Ranks | None:
+    """Who tunes together with this process's like; None where it tunes alone."""
+    count = spec.processes or torch.cuda.device_count()
+    if count < 2:
+        return None
+    return Ranks(count, spec.model_dir, spec.model_options, stages, spec.threads)
 
 
 def _write(

@@ -15,7 +15,8 @@ class RunSpec:
     """One run: a model folder, archives, settings, and where to work and to put the results.
 
     `work_dir` keeps finished stages and may be shared by many runs; `out_dir` is filled when
-    the run succeeds; `threads` None leaves torch's own choice; `model_options` are settings of
+    the run succeeds; `threads` None leaves torch's own choice; `processes` tune the
+    projector together, None means one for each visible GPU; `model_options` are settings of
     the model family's own (docs/models.md). `validation` tells what a fault in the data costs
     (data/validation.py). A run that `leads` lets others help it; one that `assists` does parts of
     such a run and leaves nothing in `out_dir`.
@@ -35,6 +36,7 @@ class RunSpec:
     model_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     threads: int | None = None
+    processes: int | None = None
     role: Literal["alone", "leads", "assists"] = "alone"
 
     @classmethod

@@ -22,15 +22,12 @@ LAYOUT = 2
 """Raised when stage files mean something else than before; it is part of every key."""
 
 
-class Stage:
-    """One stage's folder below `root`, found by name and by what determines its result."""
+class StageFolder:
+    """A stage as files; whoever is told of the folder may work on it."""
 
-    def __init__(self, root: Path, name: str, inputs: Mapping[str, Any]) -> None:
-        self.name = name
-        software = {"disp": version("disp"), "torch": version("torch"), "layout": LAYOUT}
-        self.key = digest({"software": software, "stage": name, **inputs})
-        self.folder = root / f"{name}-{self.key[:24]}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def complete(self) -> bool:
@@ -44,6 +41,10 @@ class Stage:
     def has(self, name: str) -> bool:
         """Whether the file is there, whole."""
         return (self.folder / name).exists()
+
+    def remove(self, name: str) -> None:
+        """Forget a file, if it is there."""
+        (self.folder / name).unlink(missing_ok=True)
 
     def write_json(self, name: str, value: Any) -> None:
         """Keep a JSON value."""
@@ -67,3 +68,13 @@ class Stage:
         with safe_open(self.folder / name, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
+
+
+class Stage(StageFolder):
+    """One stage's folder below `root`, found by name and by what determines its result."""
+
+    def __init__(self, root: Path, name: str, inputs: Mapping[str, Any]) -> None:
+        self.name = name
+        software = {"disp": version("disp"), "torch": version("torch"), "layout": LAYOUT}
+        self.key = digest({"software": software, "stage": name, **inputs})
+        super().__init__(root / f"{name}-{self.key[:24]}")

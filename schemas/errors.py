@@ -30,6 +30,8 @@ class ErrorCode(StrEnum):
     """Another request is writing this part; try again (409)."""
     DIGEST_MISMATCH = "digest_mismatch"
     """The bytes do not have the digest that was announced (422)."""
+    FILE_NOT_VALIDATED = "file_not_validated"
+    """No job has read this file yet, so nobody knows what is in it (409)."""
     FILE_IS_RESULT = "file_is_result"
     """The file is a job's result and goes when the job is deleted (409)."""
     JOB_NOT_FINISHED = "job_not_finished"

@@ -3,6 +3,10 @@
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import Field
+
+from schemas.jobs import DataFault
+from schemas.requests import Validation
 from schemas.wire import Resource
 
 
@@ -29,6 +33,34 @@ class File(Resource):
     purpose: FilePurpose
     status: Literal["processed"] = "processed"
     sha256: str
+
+
+class FileRefusal(Resource):
+    """Why a dataset cannot be used at all; the code is one that a job can fail with."""
+
+    code: str
+    message: str
+
+
+class FileValidation(Resource):
+    """What the last job that read a file has found in it.
+
+    `records` were read, of which `usable` can be trained on or measured with. `faults` lists the
+    first hundred of `fault_count`; `error` is there if nothing of the file was used. `mode` is the
+    job's validation: `strict` finds more, and may stop early.
+    """
+
+    file_id: str
+    object: Literal["file.validation"] = "file.validation"
+    job_id: str
+    validated_at: float
+    mode: Validation
+    records: int
+    usable: int
+    repeated_ids: int
+    fault_count: int
+    faults: list[DataFault] = Field(default_factory=list)
+    error: FileRefusal | None = None
 
 
 class FileDeleted(Resource):

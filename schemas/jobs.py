@@ -122,6 +122,7 @@ class Job(Resource):
     stage: StageName | None = None
     steps: list[Step] = Field(default_factory=list)
     model: str
+    model_revision: str | None = None
     training_file: str
     evaluation: Evaluation | None = None
     method: AnyMethod

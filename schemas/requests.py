@@ -173,9 +173,13 @@ class Evaluation(Request):
 
 
 class DefenseJobCreate(Request):
-    """The body of `POST /v1/defense/jobs`."""
+    """The body of `POST /v1/defense/jobs`.
+
+    With a `model_revision`, the model has to be of that revision, now and when a worker begins.
+    """
 
     model: ModelId
+    model_revision: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
     training_file: FileId
     evaluation: Evaluation | None = None
     method: AnyMethod = Field(default_factory=Method)

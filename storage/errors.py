@@ -24,7 +24,7 @@ class UnknownFile(StorageError):
 
 
 class UnknownModel(StorageError):
-    """The request names a model that does not exist: GET /v1/models lists those that do."""
+    """The request names no model or revision that there is: GET /v1/models lists them."""
 
 
 class UnknownWebhook(StorageError):

@@ -191,6 +191,7 @@ def _attempt(context: JobContext[Claim], workplace: Workplace) -> Publication:
 
 def _write_spec(context: JobContext[Claim], workplace: Workplace, folder: AttemptFolder) -> Path:
     inputs = workplace.store.job_inputs(context.claim)
+    _require_revision(inputs)
     files = {
         name: str(materialise(workplace.artifacts, blob, folder.inputs, context)) if blob else None
         for name, blob in (
@@ -205,6 +206,15 @@ def _write_spec(context: JobContext[Claim], workplace: Workplace, folder: Attemp
     path = folder.root / "spec.json"
     path.write_text(json.dumps(spec, indent=2))
     return path
+
+
+def _require_revision(inputs: JobInputs) -> None:
+    """The model that the job was created for may have been replaced while it waited."""
+    wanted, found = inputs.request.model_revision, inputs.model.revision
+    if wanted not in (None, found):
+        reason = f"the model's revision is {found} by now, not {wanted}"
+        error = JobError(code=ErrorCode.INVALID_MODEL, message=reason, param="model_revision")
+        raise _Failed(error)
 
 
 def engine_spec(inputs: JobInputs) -> dict[str, Any]:

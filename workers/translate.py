@@ -8,9 +8,17 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.errors import ErrorCode
+from schemas.files import FileRefusal
 from schemas.jobs import DataFault, JobError, JobStatus, StageName, StepStatus
 from storage.errors import LeaseLost
-from storage.interfaces import Claim, EventDraft, LeaseStore, MetricDraft, StepUpdate
+from storage.interfaces import (
+    Claim,
+    EventDraft,
+    LeaseStore,
+    MetricDraft,
+    StepUpdate,
+    ValidationDraft,
+)
 from storage.telemetry.traces import StageSpans
 
 log = structlog.get_logger()
@@ -62,6 +70,31 @@ class TextMessage(EngineMessage):
     text: str
 
 
+class ValidatedMessage(EngineMessage):
+    """What was found in one of the job's files."""
+
+    type: Literal["validated"]
+    param: Literal["training_file", "triggered_file", "clean_file"]
+    records: int = Field(ge=0)
+    usable: int = Field(ge=0)
+    repeated_ids: int = Field(ge=0)
+    fault_count: int = Field(ge=0)
+    faults: list[DataFault]
+    error: FileRefusal | None
+
+    def draft(self) -> ValidationDraft:
+        """The same in the words of the store."""
+        return ValidationDraft(
+            param=self.param,
+            records=self.records,
+            usable=self.usable,
+            repeated_ids=self.repeated_ids,
+            fault_count=self.fault_count,
+            faults=self.faults,
+            error=self.error,
+        )
+
+
 class DoneMessage(EngineMessage):
     """All artifacts are in the output folder."""
 
@@ -84,7 +117,15 @@ class ErrorMessage(EngineMessage):
         )
 
 
-Message = StageMessage | ProgressMessage | MetricMessage | TextMessage | DoneMessage | ErrorMessage
+Message = (
+    StageMessage
+    | ProgressMessage
+    | MetricMessage
+    | TextMessage
+    | ValidatedMessage
+    | DoneMessage
+    | ErrorMessage
+)
 _message: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 
@@ -103,10 +144,11 @@ class Draft:
     steps: dict[StageName, StepUpdate]
     events: list[EventDraft]
     metrics: list[MetricDraft]
+    validations: list[ValidationDraft]
     status: JobStatus | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.steps or self.events or self.metrics or self.status)
+        return bool(self.steps or self.events or self.metrics or self.validations or self.status)
 
 
 class Journal:
@@ -115,7 +157,7 @@ class Journal:
     def __init__(self, store: LeaseStore, claim: Claim) -> None:
         self._store = store
         self._claim = claim
-        self._draft = Draft({}, [], [])
+        self._draft = Draft({}, [], [], [])
         self._written_at = time.monotonic()
         self._due = False
         self._garbage = 0
@@ -143,6 +185,8 @@ class Journal:
                 self._draft.metrics.append(
                     MetricDraft(metric.stage, metric.step, dict(metric.values))
                 )
+            case ValidatedMessage() as validated:
+                self._draft.validations.append(validated.draft())
             case TextMessage() as text:
                 data = {} if text.stage is None else {"stage": text.stage.value}
                 self._draft.events.append(EventDraft(text.text, level=text.level, data=data))
@@ -185,8 +229,9 @@ class Journal:
                 steps=list(draft.steps.values()),
                 events=draft.events,
                 metrics=draft.metrics,
+                validations=draft.validations,
             )
-            self._draft = Draft({}, [], [])
+            self._draft = Draft({}, [], [], [])
 
     def close(self) -> None:
         """End the spans of stages that the engine left unfinished."""

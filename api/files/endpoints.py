@@ -13,7 +13,7 @@ from api.answers import KEYED, refusals
 from api.files import service
 from api.gateway import AnyGateway
 from schemas.errors import ErrorCode
-from schemas.files import UPLOADABLE, File, FileDeleted, FilePurpose
+from schemas.files import UPLOADABLE, File, FileDeleted, FilePurpose, FileValidation
 from schemas.wire import Page
 from storage.interfaces import Order
 
@@ -71,6 +71,12 @@ def list_files(
 def get_file(gateway: AnyGateway, tenant: Reader, file_id: FileIdInPath) -> File:
     """Return a file's facts."""
     return gateway.jobs.get_file(tenant, file_id)
+
+
+@router.get("/{file_id}/validation", responses=refusals(404, ErrorCode.FILE_NOT_VALIDATED))
+def get_validation(gateway: AnyGateway, tenant: Reader, file_id: FileIdInPath) -> FileValidation:
+    """Return what the last job that read a file has found in it."""
+    return service.validation(gateway, tenant, file_id)
 
 
 @router.delete(

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from api.downloads import Download
-from api.errors import UnsupportedFormat
+from api.errors import FileNotValidated, UnsupportedFormat
 from api.files.archives import sniff
 from api.gateway import Gateway
-from schemas.files import File, FileDeleted, FilePurpose
+from schemas.files import File, FileDeleted, FilePurpose, FileValidation
 from storage.ids import new_id
 from storage.interfaces import FileDraft
 from storage.keys import upload_key
@@ -40,6 +40,14 @@ def delete(gateway: Gateway, tenant: str, file_id: str) -> FileDeleted:
     blob = gateway.jobs.delete_file(tenant, file_id)
     gateway.artifacts.delete(blob.key)
     return FileDeleted(id=file_id)
+
+
+def validation(gateway: Gateway, tenant: str, file_id: str) -> FileValidation:
+    """Return what a job has found in a file."""
+    found = gateway.jobs.file_validation(tenant, file_id)
+    if found is None:
+        raise FileNotValidated()
+    return found
 
 
 def content(gateway: Gateway, tenant: str, file_id: str) -> Download:

@@ -25,6 +25,7 @@ def list_samples(
     job_id: JobIdInPath,
     status: SampleStatus | None = None,
     verdict: Verdict | None = None,
+    min_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     after: Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Page[Sample]:
@@ -32,7 +33,7 @@ def list_samples(
 
     A filter that few samples pass may give a short page that has more.
     """
-    wanted = service.Wanted(status, verdict)
+    wanted = service.Wanted(status, verdict, min_score)
     return service.page(gateway, tenant, job_id, wanted, int(after or 0), limit)
 
 

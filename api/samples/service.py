@@ -25,9 +25,12 @@ class Wanted:
 
     status: SampleStatus | None = None
     verdict: Verdict | None = None
+    min_score: float | None = None
 
     def fits(self, sample: Sample) -> bool:
-        """Tell whether a sample is wanted."""
+        """Tell whether a sample is wanted; one without a score is below any."""
+        if self.min_score is not None and (sample.score is None or sample.score < self.min_score):
+            return False
         status_fits = self.status in (None, sample.status)
         return status_fits and self.verdict in (None, sample.verdict)
 

@@ -41,6 +41,9 @@ def purify(
     poisoned: Sidecar = None,
     seed: Seed = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Tune with so many together [one for each GPU].")
+    ] = None,
     work: Annotated[Path | None, typer.Option(help="Finished stages [OUT.work].")] = None,
     as_json: Json = False,
 ) -> None:
@@ -64,6 +67,7 @@ def purify(
         work_dir=str(work.resolve() if work else out.resolve().with_name(f"{out.name}.work")),
         out_dir=str(out.resolve()),
         threads=threads,
+        processes=processes,
     )
     with open_view() as view:
         end = run_engine(run, view)

@@ -14,7 +14,7 @@ from disp_engine.data.darkroom import darkroom
 from disp_engine.data.documents import read_records
 from disp_engine.data.validation import RecordReader, Validation
 from disp_engine.digests import digest
-from disp_engine.errors import InvalidDatasetError
+from disp_engine.errors import InvalidDatasetError, Judgement
 from disp_engine.samples import IMAGE_MARK as IMAGE_MARK
 from disp_engine.samples import Sample
 
@@ -27,7 +27,7 @@ class Dataset:
     """Samples in their order, those refused with the reason, and where the pictures lie.
 
     `members` gives the sha256 of each member but the records; `records_member` is the name of the
-    JSON file; `archive_kind` is `zip`, `tar` or `folder`.
+    JSON file; `archive_kind` is `zip`, `tar` or `folder`; `judgement` tells what reading it found.
     """
 
     samples: Sequence[Sample]
@@ -36,6 +36,7 @@ class Dataset:
     members: Mapping[str, str] = field(default_factory=dict)
     records_member: str = "data.json"
     archive_kind: str = "zip"
+    judgement: Judgement = field(default_factory=Judgement)
 
     @property
     def sha256(self) -> str:
@@ -64,12 +65,17 @@ def read_dataset(
     name = _document(path, hashes)
     document = pool / hashes.pop(name)
     reader = RecordReader(name, hashes, pool, strict=validation == "strict")
-    for count, parsed in enumerate(read_records(document, name), 1):
-        reader.take(parsed)
-        if count % TOLD_EVERY == 0:
-            tell(count, "records")
-    reader.finish()
-    return Dataset(reader.samples, reader.refused, pool, hashes, name, kind(path))
+    try:
+        for count, parsed in enumerate(read_records(document, name), 1):
+            reader.take(parsed)
+            if count % TOLD_EVERY == 0:
+                tell(count, "records")
+        reader.finish()
+    except InvalidDatasetError as error:
+        error.judgement = reader.judgement
+        raise
+    found = (reader.samples, reader.refused, pool, hashes, name, kind(path))
+    return Dataset(*found, reader.judgement)
 
 
 def content_sha256(samples: Sequence[Sample]) -> str:

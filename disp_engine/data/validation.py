@@ -20,6 +20,7 @@ from disp_engine.errors import (
     DataRefused,
     Fault,
     InvalidDatasetError,
+    Judgement,
     PictureError,
     SampleError,
 )
@@ -48,7 +49,13 @@ class RecordReader:
         self._used: set[str] = set()
         self._pictures: dict[str, str | PictureError] = {}
         self._faults: list[Fault] = []
-        self._count = self._fault_count = 0
+        self._count = self._fault_count = self._repeated = 0
+
+    @property
+    def judgement(self) -> Judgement:
+        """What was found so far."""
+        counts = (self._count, len(self.samples), self._repeated, self._fault_count)
+        return Judgement(*counts, tuple(self._faults))
 
     def take(self, parsed: Parsed) -> None:
         """Judge the next record."""
@@ -90,6 +97,7 @@ class RecordReader:
         number = self._count
         name = str(given) if _is_name(given) else f"record {number}"
         where = f"{self._name}, line {parsed.line}, record {number}"
+        self._repeated += name in self._seen
         if name in self._seen and self._strict:
             self._blame(where, InvalidDatasetError.code, f"the id {name!r} is there twice")
         while name in self._seen:

@@ -35,6 +35,7 @@ from disp_engine.training.projector import (
     tune_projector,
     tuning_inputs,
 )
+from disp_engine.training.ranks import Ranks
 from disp_engine.training.settings import FineTuning
 
 S = TypeVar("S", bound=DefenceSettings)
@@ -100,6 +101,7 @@ class Defence(ABC, Generic[S]):
     context: RunContext
     objective: Objective | None = None
     sharing: Sharing = field(default_factory=Alone)
+    ranks: Ranks | None = None
     base: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     base_sha256: str = field(default="", init=False)
 
@@ -195,9 +197,8 @@ class Defence(ABC, Generic[S]):
         if objective is not None:
             inputs["objective"] = objective.to_json()
         with self.stage(name, inputs, kind="tune") as stage:
-            tune_projector(
-                self.model, samples, cache, settings, self.seed, stage, self.context, objective
-            )
+            given = (settings, self.seed, stage, self.context, objective, self.ranks)
+            tune_projector(self.model, samples, cache, *given)
         return stage
 
     def evaluate(self, name: str, cache: FeatureCache, generation: Generation) -> dict[str, Any]:

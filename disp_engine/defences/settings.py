@@ -66,7 +66,8 @@ class DefenceSettings:
             raise InvalidRequestError("hyperparameters: start is compromised, base.")
         self._check_positive(
             "epochs", "retrain_share", "retrain_epochs", "learning_rate", "retrain_learning_rate",
-            "batch_size", "micro_batch", "max_grad_norm", "block_length", "generation_length", "steps",
+            "batch_size", "micro_batch", "max_grad_norm", "block_length", "generation_length",
+            "steps",
         )  # fmt: skip
         if self.generation_length != "auto" and self.generation_length % self.block_length:
             raise InvalidRequestError(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from disp_engine.context import RunContext
+from disp_engine.errors import EngineError, Judgement
 
 
 class StageLog:
@@ -43,6 +44,10 @@ class StageLog:
     def message(self, level: str, text: str) -> None:
         """Pass on."""
         self.context.message(level, text)
+
+    def validated(self, param: str, judgement: Judgement, error: EngineError | None) -> None:
+        """Pass on."""
+        self.context.validated(param, judgement, error)
 
     def should_abort(self) -> bool:
         """Pass on."""

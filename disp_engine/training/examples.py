@@ -43,6 +43,12 @@ class FeatureCache:
             check(self.context)
         return failed
 
+    def recall(self, names: Sequence[str]) -> None:
+        """Read back the features of pictures that another process has encoded."""
+        for name in dict.fromkeys(names):
+            if not self._restore(name):
+                raise KeyError(name)
+
     def of(self, sample: Sample, turns: Sequence[Turn]) -> list[VisualFeatures]:
         """Features of the pictures that the first `turns` of a sample show, in order."""
         shown = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role == "human")

@@ -12,8 +12,9 @@ from disp_engine.context import RunContext
 from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import AutoregressiveModel, DiffusionModel, VisualModel
 from disp_engine.records import Embedded, Sample
-from disp_engine.stages import Stage
+from disp_engine.stages import Stage, StageFolder
 from disp_engine.training.examples import FeatureCache
+from disp_engine.training.ranks import Ranks
 from disp_engine.training.settings import FineTuning
 from disp_engine.training.state import restore_projector
 from disp_engine.training.trainer import fine_tune
@@ -71,11 +72,34 @@ def tune_projector(
     stage: Stage,
     context: RunContext,
     objective: Objective | None = None,
+    ranks: Ranks | None = None,
 ) -> None:
-    """Leave the model with the tuned projector; a finished stage is only read back."""
+    """Leave the model with the tuned projector; a finished stage is only read back.
+
+    `ranks` do it together where there are some, by the family's own objective only.
+    """
     if stage.complete:
         restore_projector(stage, model.projector)
         return
+    if ranks is not None and objective is None and ranks.wanted(settings) > 1:
+        ranks.tune(model.projector, samples, settings, seed, stage, context)
+        restore_projector(stage, model.projector)
+    else:
+        tune_samples(model, samples, cache, settings, seed, stage, context, objective)
+    stage.finish()
+
+
+def tune_samples(
+    model: VisualModel,
+    samples: Sequence[Sample],
+    cache: FeatureCache,
+    settings: FineTuning,
+    seed: int,
+    stage: StageFolder,
+    context: RunContext,
+    objective: Objective | None = None,
+) -> None:
+    """Tune in this process, alone or as one of several; the state is kept in `stage`."""
     tokens = [model.tokenise_example(sample.turns) for sample in samples]
     features = [cache.of(sample, sample.turns) for sample in samples]
 
@@ -92,7 +116,6 @@ def tune_projector(
         return objective.loss(model, batch, [samples[i] for i in chosen], generator)
 
     fine_tune(model.projector, loss_of, len(samples), settings, seed, stage, context)
-    stage.finish()
 
 
 def own_loss(

@@ -5,13 +5,13 @@ import json
 import torch
 from torch import nn
 
-from disp_engine.stages import Stage
+from disp_engine.stages import StageFolder
 
 FILE = "state.safetensors"
 
 
 def save_state(
-    stage: Stage, projector: nn.Module, optimizer: torch.optim.AdamW, step: int, loss: float
+    stage: StageFolder, projector: nn.Module, optimizer: torch.optim.AdamW, step: int, loss: float
 ) -> None:
     """Keep the projector, both AdamW moments and the number of steps taken, in one file."""
     tensors = {}
@@ -23,7 +23,7 @@ def save_state(
     stage.write_tensors(FILE, tensors, {"state": json.dumps({"step": step, "loss": loss})})
 
 
-def restore_state(stage: Stage, projector: nn.Module, optimizer: torch.optim.AdamW) -> int:
+def restore_state(stage: StageFolder, projector: nn.Module, optimizer: torch.optim.AdamW) -> int:
     """Restore what `save_state` kept and return the steps taken; 0 when there is nothing."""
     if not stage.has(FILE):
         return 0
@@ -40,7 +40,7 @@ def restore_state(stage: Stage, projector: nn.Module, optimizer: torch.optim.Ada
     return step
 
 
-def restore_projector(stage: Stage, projector: nn.Module) -> None:
+def restore_projector(stage: StageFolder, projector: nn.Module) -> None:
     """Put the kept parameters into the projector."""
     tensors, _ = stage.read_tensors(FILE)
     with torch.no_grad():

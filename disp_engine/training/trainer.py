@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from disp_engine.context import RunContext, check
-from disp_engine.errors import InvalidRequestError
-from disp_engine.stages import Stage
+from disp_engine.context import RunContext
+from disp_engine.errors import Aborted, InvalidRequestError
+from disp_engine.stages import StageFolder
+from disp_engine.training.gradient import sum_gradients
 from disp_engine.training.order import batch_indices, generator_for
 from disp_engine.training.settings import FineTuning
 from disp_engine.training.state import restore_state, save_state
@@ -50,13 +51,14 @@ def fine_tune(
     samples: int,
     settings: FineTuning,
     seed: int,
-    stage: Stage,
+    stage: StageFolder,
     context: RunContext,
 ) -> None:
     """Train `projector` in place; continues from the stage's state when there is one.
 
     A run that was killed and resumed ends with the same weights: the order, the noise and the
-    learning rate are functions of the seed and the step.
+    learning rate are functions of the seed and the step. So does one that several processes share,
+    each of which calls this with the same arguments; the first of them saves.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     parameters = list(projector.parameters())
@@ -71,11 +73,14 @@ def fine_tune(
             raise InvalidRequestError(f"training diverged at step {step}: lower learning_rate.")
         context.metric(step, {"loss": loss, "learning_rate": settings.rate(step, steps)})
         context.progress(step + 1, steps, "steps")
-        if pace.due() or context.should_abort() or step + 1 == steps:
+        stopping = _anyone(accelerator, context.should_abort())
+        due = pace.due() or stopping or step + 1 == steps
+        if due and accelerator.is_main_process:
             before = time.monotonic()
             save_state(stage, projector, optimizer, step + 1, loss)
             pace.saved(time.monotonic() - before)
-        check(context)
+        if stopping:
+            raise Aborted("The tuning was asked to stop.")
 
 
 def _step(
@@ -88,14 +93,21 @@ def _step(
     step: int,
 ) -> float:
     indices = batch_indices(step, samples, settings.batch_size, seed)
-    optimizer.zero_grad()
-    total = 0.0
-    for number, part in enumerate(torch.split(indices, settings.micro_batch)):
+    parts = torch.split(indices, settings.micro_batch)
+
+    def share_of(number: int) -> Float[Tensor, ""]:
+        """A micro-batch's share of the batch's mean loss, with noise of its own."""
         generator = generator_for(seed, step, stream=1 + number)
-        loss = loss_of(part, generator) * (len(part) / len(indices))
-        accelerator.backward(loss)
-        total += loss.item()
+        return loss_of(parts[number], generator) * (len(parts[number]) / len(indices))
+
     parameters = optimizer.param_groups[0]["params"]
+    total = sum_gradients(accelerator, parameters, share_of, len(parts))
     accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
     optimizer.step()
     return total
+
+
+def _anyone(accelerator: Accelerator, stopping: bool) -> bool:
+    """Whether any of the processes is to stop: then all do, after the same step."""
+    told = torch.tensor([int(stopping)], device=accelerator.device)
+    return bool(accelerator.gather(told).any())

@@ -16,6 +16,7 @@ from storage.interfaces.leases import (
     MetricDraft,
     Reconciled,
     StepUpdate,
+    ValidationDraft,
 )
 from storage.interfaces.models import ModelRecord, ModelStore
 from storage.interfaces.order import Order
@@ -71,6 +72,7 @@ __all__ = [
     "StepUpdate",
     "StoredBlob",
     "Turn",
+    "ValidationDraft",
     "WebhookStore",
     "WorkerStore",
 ]

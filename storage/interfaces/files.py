@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.files import File, FilePurpose
+from schemas.files import File, FilePurpose, FileValidation
 from schemas.wire import Page
 from storage.interfaces.order import Order
 
@@ -44,6 +44,10 @@ class FileStore(Protocol):
 
     def file_blob(self, tenant: str, file_id: str) -> FileBlob:
         """Return where a file's bytes lie or raise `NotFound`."""
+        ...
+
+    def file_validation(self, tenant: str, file_id: str) -> FileValidation | None:
+        """Return what the last job that read a file has found, None before; or raise `NotFound`."""
         ...
 
     def list_files(

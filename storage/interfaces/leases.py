@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
-from schemas.jobs import JobError, JobStatus, StageName, StepStatus
+from schemas.files import FileRefusal
+from schemas.jobs import DataFault, JobError, JobStatus, StageName, StepStatus
 from schemas.requests import DefenseJobCreate
 from storage.interfaces.files import FileBlob, FileDraft
 from storage.interfaces.models import ModelRecord
@@ -81,6 +82,19 @@ class MetricDraft:
 
 
 @dataclass(frozen=True)
+class ValidationDraft:
+    """What was found in the file that the job's request names as `param`."""
+
+    param: Literal["training_file", "triggered_file", "clean_file"]
+    records: int
+    usable: int
+    repeated_ids: int
+    fault_count: int
+    faults: Sequence[DataFault] = ()
+    error: FileRefusal | None = None
+
+
+@dataclass(frozen=True)
 class Reconciled:
     """What a reconciliation found; `hints` are job ids whose hint is to be sent (again)."""
 
@@ -124,6 +138,7 @@ class LeaseStore(Protocol):
         steps: Sequence[StepUpdate] = (),
         events: Sequence[EventDraft] = (),
         metrics: Sequence[MetricDraft] = (),
+        validations: Sequence[ValidationDraft] = (),
     ) -> None:
         """Write what happened in one transaction, or raise `LeaseLost` and write nothing.
 

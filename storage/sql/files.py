@@ -5,11 +5,11 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from schemas.files import File, FilePurpose
+from schemas.files import File, FilePurpose, FileValidation
 from schemas.jobs import TERMINAL
 from schemas.wire import Page
 from storage.errors import FileInUse, FileIsResult, NotFound
-from storage.interfaces import FileBlob, FileDraft, Order
+from storage.interfaces import FileBlob, FileDraft, Order, ValidationDraft
 from storage.sql.backend import SqlBackend, one_page, page_of
 from storage.sql.engine import database_now
 from storage.sql.tables import FileRow, JobRow
@@ -34,6 +34,12 @@ class SqlFiles(SqlBackend):
         """Return where a file's bytes lie or raise `NotFound`."""
         with self._read() as session:
             return blob_of(find_file(session, tenant, file_id))
+
+    def file_validation(self, tenant: str, file_id: str) -> FileValidation | None:
+        """Return what the last job that read a file has found, None before; or raise `NotFound`."""
+        with self._read() as session:
+            found = find_file(session, tenant, file_id).validation
+        return None if found is None else FileValidation.model_validate(found)
 
     def list_files(
         self,
@@ -89,6 +95,27 @@ def file_row(tenant: str, draft: FileDraft, now: float, job_id: str | None = Non
         created_at=now,
         job_id=job_id,
     )
+
+
+def note_validation(session: Session, job: JobRow, draft: ValidationDraft, now: float) -> None:
+    """Keep what a job has found in one of its files; a file that is gone is not missed."""
+    file_id = getattr(job, draft.param)
+    row = session.get(FileRow, file_id) if file_id else None
+    if row is None:
+        return
+    found = FileValidation(
+        file_id=file_id,
+        job_id=job.id,
+        validated_at=now,
+        mode=job.request.get("validation", "quarantine"),
+        records=draft.records,
+        usable=draft.usable,
+        repeated_ids=draft.repeated_ids,
+        fault_count=draft.fault_count,
+        faults=list(draft.faults),
+        error=draft.error,
+    )
+    row.validation = found.model_dump(mode="json")
 
 
 def require_unread(session: Session, file_id: str) -> None:

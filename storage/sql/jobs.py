@@ -218,7 +218,8 @@ def drop_hint(session: Session, job: JobRow) -> None:
 
 
 def _require_inputs(session: Session, tenant: str, request: DefenseJobCreate) -> None:
-    if session.get(ModelRow, request.model) is None:
+    model = session.get(ModelRow, request.model)
+    if model is None or request.model_revision not in (None, model.revision):
         raise UnknownModel(request.model)
     if request.webhook is not None:
         require_endpoint(session, tenant, request.webhook)

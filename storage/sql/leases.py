@@ -19,11 +19,12 @@ from storage.interfaces import (
     MetricDraft,
     Reconciled,
     StepUpdate,
+    ValidationDraft,
 )
 from storage.sql.backend import SqlBackend, after_commit
 from storage.sql.control import pause, requeue
 from storage.sql.engine import database_now
-from storage.sql.files import file_row
+from storage.sql.files import file_row, note_validation
 from storage.sql.history import (
     add_events,
     add_metrics,
@@ -85,6 +86,7 @@ class SqlLeases(SqlBackend):
         steps: Sequence[StepUpdate] = (),
         events: Sequence[EventDraft] = (),
         metrics: Sequence[MetricDraft] = (),
+        validations: Sequence[ValidationDraft] = (),
     ) -> None:
         """Write what happened in one transaction, or raise `LeaseLost` and write nothing."""
         if status is not None and status not in WORKING:
@@ -100,6 +102,8 @@ class SqlLeases(SqlBackend):
                 job.losses = 0
             add_events(session, job, events, now)
             add_metrics(session, job, metrics, now)
+            for draft in validations:
+                note_validation(session, job, draft, now)
 
     def release(self, claim: Claim) -> None:
         """Hand the job back unharmed, no loss counted: queued, or paused or cancelled if asked."""

@@ -35,7 +35,10 @@ class KeyRow(Base):
 
 
 class FileRow(Base):
-    """An uploaded file, or one that the job `job_id` has published."""
+    """An uploaded file, or one that the job `job_id` has published.
+
+    `validation` is what the last job that read it has found.
+    """
 
     __tablename__ = "files"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -47,6 +50,7 @@ class FileRow(Base):
     sha256: Mapped[str]
     created_at: Mapped[float]
     job_id: Mapped[str | None]
+    validation: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
     __table_args__ = (
         Index("files_by_tenant", "tenant", "id"),
         Index("files_by_job", "job_id"),

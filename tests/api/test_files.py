@@ -2,8 +2,12 @@ import gzip
 
 import pytest
 
+from schemas.jobs import DataFault
+from storage.interfaces import ValidationDraft
 from tests.api.conftest import MAX_UPLOAD_BYTES
 from tests.api.world import assert_problem, sha256, tar_archive, zip_archive
+
+FAULT = DataFault(where="data.json, line 1", code="invalid_dataset", reason="turn 0 is empty")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +108,23 @@ def test_a_deleted_file_is_gone_with_its_bytes(api):
     assert answer.json() == {"id": file_id, "object": "file", "deleted": True}
     assert not api.gateway.artifacts.exists(key)
     assert_problem(api.client.get(f"/v1/files/{file_id}"), 404, "not_found")
+
+
+def test_a_files_validation_is_what_the_last_job_found_in_it(api):
+    file_id = api.file_id()
+    path = f"/v1/files/{file_id}/validation"
+    assert_problem(api.client.get(path), 409, "file_not_validated")
+    for usable in (2, 1):
+        job_id = api.job_id(training_file=file_id, validation="strict")
+        claim = api.gateway.jobs.claim("worker", lease_s=60.0, job_id=job_id)
+        found = ValidationDraft("training_file", 3, usable, 0, 3 - usable, [FAULT])
+        missing = ValidationDraft("clean_file", 1, 1, 0, 0)  # the job has no such file
+        api.gateway.jobs.record(claim, validations=[found, missing])
+        answer = api.client.get(path).json()
+        assert (answer["job_id"], answer["mode"]) == (job_id, "strict")
+        assert (answer["records"], answer["usable"]) == (3, usable)
+        assert answer["faults"] == [FAULT.model_dump()] and answer["error"] is None
+    assert_problem(api.client.get(path, headers=api.stranger()), 404, "not_found")
 
 
 def test_a_file_in_use_is_not_deleted(api):

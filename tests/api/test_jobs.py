@@ -237,3 +237,10 @@ def test_another_tenants_job_is_not_found(api, method, what):
     url = f"{JOBS}/{api.finished_job()}{what}"
     assert_problem(api.client.request(method, url, headers=api.stranger()), 404, "not_found")
     assert api.client.get(JOBS, headers=api.stranger()).json()["data"] == []
+
+
+def test_a_job_may_pin_its_models_revision(api):
+    revision = api.client.get("/v1/models/tiny").json()["revision"]
+    created = api.create(model_revision=revision)
+    assert (created.status_code, created.json()["model_revision"]) == (201, revision)
+    assert_problem(api.create(model_revision="another"), 422, "model_not_found", "/model")

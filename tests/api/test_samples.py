@@ -26,6 +26,9 @@ def samples(api):
         ({"status": "quarantined"}, ["s3"]),
         ({"verdict": "changed"}, ["s0"]),
         ({"verdict": "unchanged"}, ["a/b c"]),
+        ({"min_score": 4.5}, ["s0"]),
+        ({"min_score": 4.6}, []),
+        ({"min_score": 0, "status": "passed_through"}, []),
         ({"verdict": "changed", "status": "passed_through"}, []),
     ],
 )

@@ -41,6 +41,7 @@ SAMPLES = [
         "purified": ["A red circle."],
         "masked_tokens": 3,
         "visual_tokens": 9,
+        "score": 4.5,
     },
     {"id": "a/b c", "status": "rewritten", "changed": False, "original": ["é"], "purified": ["é"]},
     {"id": "s2", "status": "passed_through"},

@@ -41,9 +41,20 @@ def test_bad_data_are_refused_with_every_fault_before_torch_is_imported(tmp_path
     status, said = engine(tmp_path, validation="strict")
     assert status == 2
     assert said[0] == {"type": "stage", "stage": "ingest", "status": "running"}
-    assert said[1]["type"] == "error" and said[1]["code"] == "invalid_dataset"
-    assert said[1]["param"] == "training_file"
-    assert [fault["reason"] for fault in said[1]["faults"]] == ["the id 'a' is there twice"]
+    found, refused = said[1:]
+    assert refused["type"] == "error" and refused["code"] == "invalid_dataset"
+    assert refused["param"] == "training_file"
+    assert [fault["reason"] for fault in refused["faults"]] == ["the id 'a' is there twice"]
+    assert found == {
+        "type": "validated",
+        "param": "training_file",
+        "records": 2,
+        "usable": 2,
+        "repeated_ids": 1,
+        "fault_count": 1,
+        "faults": refused["faults"],
+        "error": {"code": refused["code"], "message": refused["message"]},
+    }
 
 
 def test_of_several_files_the_one_at_fault_is_named(tmp_path: Path) -> None:
@@ -52,7 +63,10 @@ def test_of_several_files_the_one_at_fault_is_named(tmp_path: Path) -> None:
     make_zip(tmp_path / "clean.zip", {"../x.json": b"[]"})
     status, said = engine(tmp_path, clean_file=str(tmp_path / "clean.zip"))
     assert status == 2
-    assert (said[1]["code"], said[1]["param"]) == ("archive_unsafe_member", "clean_file")
+    training, clean, refused = said[1:]
+    assert (training["param"], training["usable"], training["error"]) == ("training_file", 1, None)
+    assert (clean["param"], clean["error"]["code"]) == ("clean_file", "archive_unsafe_member")
+    assert (refused["code"], refused["param"]) == ("archive_unsafe_member", "clean_file")
 
 
 def test_a_model_that_asks_for_code_is_refused_before_torch_is_imported(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def write_outputs(spec: dict[str, Any]) -> None:
 def ingest() -> None:
     say(type="stage", stage="ingest", status="running")
     say(type="progress", stage="ingest", done=4, total=4, unit="samples")
+    counts = {"records": 4, "usable": 3, "repeated_ids": 1, "fault_count": 1}
+    faults = [{"where": "data.json, line 2", "code": "invalid_dataset", "reason": "no text"}]
+    say(type="validated", param="training_file", error=None, faults=faults, **counts)
     say(type="stage", stage="ingest", status="succeeded", seconds=0.5, reused=False)
 
 

@@ -17,9 +17,10 @@ from disp_engine.__main__ import COURTESY
 from schemas.artifacts import Manifest
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus, StageName, StepStatus
+from schemas.requests import DefenseJobCreate
 from storage.artifacts import MemoryArtifactStore
 from storage.errors import StoreAway
-from storage.interfaces import StoredBlob
+from storage.interfaces import ModelRecord, StoredBlob
 from storage.keys import manifest_key, upload_key
 from tests.workers.conftest import DATA, TENANT, Bench
 from workers.context import Outcome
@@ -74,6 +75,29 @@ def test_what_the_engine_says_becomes_steps_events_and_metrics(bench: Bench) -> 
     assert "a word of warning" in texts
     (metric,) = bench.store.list_metrics(TENANT, bench.job_id).data
     assert (metric.stage, metric.step, metric.values) == (StageName.FINE_TUNE, 10, {"loss": 0.5})
+
+
+def test_what_the_engine_finds_in_a_file_is_kept_with_the_file(bench: Bench) -> None:
+    file_id = bench.job().training_file
+    assert bench.store.file_validation(TENANT, file_id) is None
+    supervise(bench.claim(), bench.running("succeed"), threading.Event())
+    found = bench.store.file_validation(TENANT, file_id)
+    assert found is not None and found.file_id == file_id and found.job_id == bench.job_id
+    assert (found.records, found.usable, found.repeated_ids) == (4, 3, 1)
+    assert [fault.reason for fault in found.faults] == ["no text"]
+
+
+def test_a_job_fails_whose_model_was_replaced_while_it_waited(bench: Bench) -> None:
+    request = DefenseJobCreate(
+        model="tiny", model_revision="r1", training_file=bench.job().training_file
+    )
+    job_id = bench.store.create_job(TENANT, request).job.id
+    bench.store.register_model(ModelRecord("tiny", "llada_v", "r2", "/models/t"))
+    claim = bench.store.claim("runner", lease_s=60.0, job_id=job_id)
+    assert claim is not None
+    assert supervise(claim, bench.running("succeed"), threading.Event()) is Outcome.FAILED
+    error = bench.store.get_job(TENANT, job_id).error
+    assert error is not None and (error.code, error.param) == ("invalid_model", "model_revision")
 
 
 def test_the_engine_is_told_paths_and_settings_but_no_secret(

@@ -120,7 +120,8 @@ class LlavaModel(ABC):
         self.config, self.prompter, self.revision = config, prompter, revision
         self.language = modules.language.eval().requires_grad_(False)
         self.tower = modules.tower.eval().requires_grad_(False)
-        self.projector: nn.Module = modules.projector.float()  # small updates would vanish in bf16
+        projector = modules.projector.float()  # small updates would vanish in bf16
+        self.projector: nn.Module = projector.requires_grad_(True)  # a rank loads it without
         row = modules.newline
         self.newline = None if row is None else row.image_newline.requires_grad_(False)
 
