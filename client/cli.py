@@ -79,6 +79,10 @@ Preset = Annotated[
 Options = Annotated[
     list[str] | None, typer.Option(help="NAME=VALUE in place of a default; repeatable.")
 ]
+Artifacts = Annotated[
+    list[str] | None,
+    typer.Option("--artifact", help="merged_checkpoint: the whole folder, purified; repeatable."),
+]
 
 
 @app.command()
@@ -296,6 +300,8 @@ def submit(
     setting: Options = None,
     poisoned: Sidecar = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with any fault.")] = False,
+    artifact: Artifacts = None,
+    model_option: Options = None,
     seed: Seed = 0,
     suffix: Annotated[str | None, typer.Option(help="A name of your own.")] = None,
     follow: Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")] = False,
@@ -313,6 +319,8 @@ def submit(
         evaluation=draft_evaluation(triggered, clean, phrases),
         method=build_method(method, setting, poisoned, mask_ratio, masking, epochs),
         validation="strict" if strict else "quarantine",
+        artifacts=artifact or [],  # type: ignore[arg-type]  # pydantic judges it
+        model_options=read_options(model_option),
         seed=seed,
         suffix=suffix,
     )

@@ -24,7 +24,8 @@ class DefenceSettings:
     `start` is the projector from which the second tuning goes on: the compromised one, or the base
     projector. `retrain_epochs` None is a tenth of `epochs` (appendix B.2), or all of them from the
     base; `generation_length` auto is the fewest blocks that hold the 95th percentile of the data's
-    own responses; `steps` auto is one token a step; `micro_batch` bounds what is run at once.
+    own responses; `steps` auto is one token a step; `micro_batch` bounds what is run at once, and
+    with `fit_memory` one sample is measured and as many are run as fit below that bound.
     """
 
     start: Literal["compromised", "base"] = "compromised"
@@ -33,6 +34,7 @@ class DefenceSettings:
     learning_rate: float = 1e-4
     batch_size: int = 32
     micro_batch: int = 32
+    fit_memory: bool = False
     warmup_ratio: float = 0.03
     generation_length: int | Auto = "auto"
     block_length: int = 32

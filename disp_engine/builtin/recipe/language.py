@@ -109,7 +109,7 @@ def lesson_loss(
     return surprise + recipe.visual_penalty * loudness
 
 
-def cached_features(tower: SiglipTower, pixels: np.ndarray) -> Float[Tensor, "N P C"]:
+def cached_features(tower: nn.Module, pixels: np.ndarray) -> Float[Tensor, "N P C"]:
     """Tower features of all pictures, in half precision to spare memory."""
     with torch.inference_mode():
         return torch.cat(

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -57,13 +57,14 @@ def fill(
     parts: Parts,
     checkpoint: Checkpoint,
     described_by: Iterable[Path],
-    device: torch.device,
+    place: Callable[[str], torch.device],
     dtype: torch.dtype | None,
 ) -> str:
     """Give the parts their tensors; return the revision: sha256 over all but the projector's.
 
-    One tensor at a time is in memory beside the model. A vocabulary longer than a part's is cut,
-    as the official loader does: rows that no token uses leave the softmax.
+    `place` gives each tensor's device by its name. One tensor at a time is in memory beside the
+    model. A vocabulary longer than a part's is cut, as the official loader does: rows that no token
+    uses leave the softmax.
     """
     digest = hashlib.sha256()
     for path in described_by:
@@ -76,6 +77,6 @@ def fill(
         cut = tensor[: shape[0]].clone() if tensor.shape != shape else tensor
         prefix = max((p for p in parts if name.startswith(p)), key=len)
         set_module_tensor_to_device(
-            parts[prefix], name.removeprefix(prefix), device, cut, dtype or cut.dtype
+            parts[prefix], name.removeprefix(prefix), place(name), cut, dtype or cut.dtype
         )
     return digest.hexdigest()
