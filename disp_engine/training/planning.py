@@ -92,7 +92,7 @@ def planned_micro_batch(
         gauge.taken_by(lambda: _score(model, largest, cache, block_length)),
     )
     fit = int(PLANNED_SHARE * gauge.free()) // max(1, need)
-    return min(most, 2 ** max(0, fit.bit_length() - 1))
+    return min(most, 1 << max(0, fit.bit_length() - 1))
 
 
 def _size(sample: Sample, cache: FeatureCache) -> tuple[int, int]:

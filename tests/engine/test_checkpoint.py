@@ -246,6 +246,7 @@ def test_sizes_beyond_all_reason_are_refused_before_a_model_is_planned(
         ("text_config", "per_layer_config", {"2": {"head_dim": 10**9}}, "2.head_dim must be at"),
         ("vision_config", "intermediate_size", 10**30, "intermediate_size must be at most"),
         ("text_config", "layer_types", "none", "layer_types"),
+        ("vision_config", "pooling_kernel_size", 1, "pooling_kernel_size must be larger than 1"),
         ("text_config", "top_k_experts", 2**19, "experts"),
     ],
 )

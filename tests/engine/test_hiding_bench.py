@@ -4,18 +4,12 @@ import json
 from pathlib import Path
 
 from benchmarks.hiding import main
-from disp_engine.builtin.recipe.__main__ import Progress
-from disp_engine.builtin.recipe.gemma import GemmaRecipe, write
-from tests.engine.test_gemma_recipe import tower
+from tests.engine.models import gemma_folder
 
 
 def test_each_way_of_hiding_has_a_row(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
-    progress = Progress(tmp_path / "gemma.safetensors")
-    recipe = GemmaRecipe(steps=1, batch=2, scenes=4)
-    write(model, tower(), recipe, progress.save, progress.restore)
-    (model / "card.yaml").write_text("defaults: {learning_rate: 0.001}\n")
+    model = gemma_folder(tmp_path / "model")
+    (model / "card.yaml").write_text("defaults: {block_length: 8, generation_length: 8}\n")
     sizes = ("--samples", "5", "--test", "2", "--epochs", "1")
     out = tmp_path / "rows.json"
     main(["--model", str(model), "--out", str(tmp_path / "out"), "--json", str(out), *sizes])
@@ -24,7 +18,5 @@ def test_each_way_of_hiding_has_a_row(tmp_path: Path) -> None:
     for row in rows:
         assert row["captions"]["scored"] == 2 and row["clean_responses_changed"]["scored"] == 4
         assert row["before"] == rows[0]["before"]  # the same tuning, whatever hides
-        assert (
-            row["after"]["asr_with_trigger"]["scored"] + row["after"]["asr_with_trigger"]["failed"]
-            == 2
-        )
+        attacked = row["after"]["asr_with_trigger"]
+        assert attacked["scored"] + attacked["failed"] == 2

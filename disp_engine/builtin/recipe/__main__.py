@@ -1,4 +1,4 @@
-"""Makes the built-in checkpoints from nothing; some 90 minutes on two cores."""
+"""Makes the built-in checkpoints from nothing; hours on two cores, most of them the last one's."""
 
 import argparse
 from collections.abc import Callable

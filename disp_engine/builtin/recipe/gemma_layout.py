@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer
 
-from disp_engine.builtin.recipe.pictures import PATCH
+from disp_engine.builtin.recipe.gemma_tower import POOLED, SIDE
 from disp_engine.builtin.recipe.tokenizer import id_of, learn_words
 from disp_engine.models.diffusion_gemma import DiffusionGemma, shapes
 from disp_engine.models.diffusion_gemma.prompt import BOS, CLOSE, EOS, OPEN, Prompter
@@ -35,6 +35,7 @@ TEXT: dict[str, Any] = {
     "num_global_key_value_heads": 2,
     "head_dim": 32,
     "global_head_dim": 64,
+    "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
     "sliding_window": 256,
     "max_position_embeddings": 2048,
     "initializer_range": 0.05,
@@ -45,12 +46,12 @@ VISION: dict[str, Any] = {
     "model_type": "gemma4_vision",
     "hidden_size": 96,
     "intermediate_size": 192,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "head_dim": 24,
-    "patch_size": PATCH,
-    "pooling_kernel_size": 1,
+    "patch_size": SIDE,
+    "pooling_kernel_size": POOLED,
     "position_embedding_size": 64,
     "initializer_range": 0.05,
 }

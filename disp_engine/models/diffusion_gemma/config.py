@@ -123,11 +123,15 @@ def _check(raw: Mapping[str, Any]) -> None:
         raise InvalidModelError(f"{_FILE}: use_bidirectional_attention must be vision.")
     if vision.get("model_type", "gemma4_vision") != "gemma4_vision":
         raise InvalidModelError(f"{_FILE}: vision_config must be of model_type gemma4_vision.")
+    if vision.get("pooling_kernel_size") == 1:  # transformers would then keep padding, not tokens
+        raise InvalidModelError(f"{_FILE}: pooling_kernel_size must be larger than 1.")
     for part in (text, vision):
         for key in _SIZES:
             _positive(part, key)
     for key in ("vocab_size", "num_experts", "top_k_experts", "moe_intermediate_size"):
         _positive(text, key)
+    if text["top_k_experts"] > text["num_experts"]:
+        raise InvalidModelError(f"{_FILE}: top_k_experts must not exceed num_experts.")
     for key in ("canvas_length", "vision_soft_tokens_per_image"):
         _positive({key: 1, **raw}, key)
 

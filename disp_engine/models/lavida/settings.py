@@ -41,13 +41,14 @@ class LavidaSettings:
                 raise InvalidRequestError(
                     f"model_options: {key} must be one of {', '.join(choices)}."
                 )
+        mode = Attention(options.get("attention", Attention.FULL))
         try:
-            settings = cls(**options)
+            settings = cls(**{**options, "attention": mode})
         except TypeError as error:
             raise InvalidRequestError(f"model_options: {error}.") from error
         if type(settings.shift) not in (int, float) or not settings.shift > 0:
             raise InvalidRequestError("model_options: shift must be a positive number.")
-        return replace(settings, attention=Attention(settings.attention))
+        return settings
 
     def applied(self, generation: Generation) -> Generation:
         """The generation with what is set here."""

@@ -311,8 +311,8 @@ def _pinpoints(raw: Mapping[str, Any], tile: int) -> tuple[tuple[int, int], ...]
     """Resolutions as (width, height); `(1x1),...,(6x6)` stands for all grids between the two."""
     value = raw.get("image_grid_pinpoints") or []
     if isinstance(value, str):
-        ends = [(int(a), int(b)) for a, b in re.findall(r"\((\d{1,2})x(\d{1,2})\)", value)]
-        if not ends or max(map(max, ends)) > MOST_TILES:
+        ends = [tuple(map(_count, pair)) for pair in re.findall(r"\((\d+)x(\d+)\)", value)]
+        if not ends or not all(1 <= count <= MOST_TILES for pair in ends for count in pair):
             raise InvalidModelError(
                 f"config.json: image_grid_pinpoints {value!r} names no grid of at most "
                 f"{MOST_TILES} tiles a side."
@@ -326,6 +326,11 @@ def _pinpoints(raw: Mapping[str, Any], tile: int) -> tuple[tuple[int, int], ...]
             f"{MOST_TILES} times."
         )
     return tuple((width, height) for width, height in value)
+
+
+def _count(digits: str) -> int:
+    """The number, or one that is too large where it is long enough to take time."""
+    return int(digits[:9])
 
 
 def _is_side(value: object, tile: int) -> bool:

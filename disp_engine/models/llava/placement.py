@@ -42,7 +42,7 @@ class Placement:
         planned = infer_auto_device_map(
             language, dict(fitting), no_split_module_classes=[_WHOLE], dtype=dtype
         )
-        devices = {name: torch.device(place) for name, place in planned.items()}
+        devices = {name: _device(place) for name, place in planned.items()}
         return cls({"": devices.get("", next(iter(devices.values()))), **devices})
 
     @property
@@ -63,3 +63,8 @@ class Placement:
         parts = {name: place for name, place in self.devices.items() if name}
         if parts:
             dispatch_model(language, parts, main_device=self.first, force_hooks=True)
+
+
+def _device(place: int | str) -> torch.device:
+    """Accelerate numbers GPUs and names all else."""
+    return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
