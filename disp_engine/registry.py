@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from importlib import import_module
+from importlib import import_module, resources
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from disp_engine.interfaces import AutoregressiveModel, DiffusionModel
 
 BUILTIN = Path(__file__).parent / "builtin"
-MODEL_FAMILIES = Path(__file__).parent / "models"
 
 MODELS: Mapping[str, str] = {
     "DiffusionGemmaForBlockDiffusion": "disp_engine.models.diffusion_gemma:DiffusionGemma",
@@ -34,6 +34,9 @@ MODELS: Mapping[str, str] = {
     "Qwen2VLForConditionalGeneration": "disp_engine.models.qwen2_vl:Qwen2Vl",
 }
 """Model families by the `architectures` entry of config.json."""
+
+FAMILY_GROUP = "disp.model_families"
+"""Entry points by which other packages add families, named by the `architectures` entry too."""
 
 TRIGGERS: Mapping[str, str] = {
     "black_patch": "disp_engine.attacks.triggers.black_patch:BlackPatch",
@@ -154,12 +157,23 @@ def family(folder: Path) -> Any:
     """The adapter class of a checkpoint folder, none of whose configs asks for remote code."""
     judge_configs(folder)
     names = read_json(folder / "config.json").get("architectures")
+    known = model_families()
     for name in names if isinstance(names, list) else []:
-        if name in MODELS:
-            return resolve(MODELS[name])
+        if isinstance(name, str) and name in known:
+            return resolve(known[name])
     raise InvalidModelError(
-        f"config.json: architectures {names!r} is not supported; known: {', '.join(MODELS)}."
+        f"config.json: architectures {names!r} is not supported; known: {', '.join(known)}."
     )
+
+
+def model_families() -> dict[str, str]:
+    """The families of this package, and those that installed packages add; none is imported.
+
+    A package adds a family by an entry point of the group `disp.model_families`; it cannot replace
+    one of ours.
+    """
+    added = {point.name: point.value for point in entry_points(group=FAMILY_GROUP)}
+    return added | dict(MODELS)
 
 
 def trigger(name: str, options: Mapping[str, Any] | None = None) -> "Trigger":
@@ -223,8 +237,8 @@ def card_defaults(folder: Path) -> dict[str, Any]:
     path = folder / "card.yaml"
     if path.is_file():
         return dict(yaml.safe_load(path.read_text())["defaults"])
-    module = family(folder).__module__.rpartition(".")[2]
-    (card,) = yaml.safe_load((MODEL_FAMILIES / module / "cards.yaml").read_text())
+    cards = resources.files(family(folder).__module__) / "cards.yaml"
+    (card,) = yaml.safe_load(cards.read_text())
     return dict(card["defaults"])
 
 

@@ -19,6 +19,7 @@ from disp_engine.ingest import Ingested, ingest
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import matcher
+from disp_engine.models.export import pack_checkpoint
 from disp_engine.records import Sample
 from disp_engine.report.build import build_report
 from disp_engine.report.log import StageLog
@@ -61,7 +62,7 @@ def run(
         return defence.assist(cache, prepared)
     outcome = defence.run(cache, prepared)
     with log.timed("report"):
-        _write(spec, model, training, sets, settings, outcome, log)
+        _write(spec, model, training, sets, defence.settings, outcome, log)
 
 
 def _ranks(spec: RunSpec, stages: Path) -> Ranks | None:
@@ -82,7 +83,10 @@ def _write(
     log: StageLog,
 ) -> None:
     _write_data(training, outcome, spec.out_dir)
-    model.save_projector(spec.out_dir / "mm_projector.safetensors")
+    projector = spec.out_dir / "mm_projector.safetensors"
+    model.save_projector(projector)
+    if "merged_checkpoint" in spec.artifacts:
+        pack_checkpoint(spec.model_dir, projector, spec.out_dir / "merged_checkpoint.tar")
     report = build_report(spec, model, training, sets, settings, outcome, log)
     (spec.out_dir / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False))
     write_page(report, spec.out_dir / "report.html")

@@ -1,7 +1,7 @@
 """What a run is asked to do, as JSON on disk."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,8 @@ class RunSpec:
     the run succeeds; `threads` None leaves torch's own choice; `processes` tune the
     projector together, None means one for each visible GPU; `model_options` are settings of
     the model family's own (docs/models.md). `validation` tells what a fault in the data costs
-    (data/validation.py). A run that `leads` lets others help it; one that `assists` does parts of
-    such a run and leaves nothing in `out_dir`.
+    (data/validation.py). `artifacts` are left beside those of every run. A run that `leads` lets
+    others help it; one that `assists` does parts of such a run and leaves nothing in `out_dir`.
     """
 
     model_dir: Path
@@ -34,6 +34,7 @@ class RunSpec:
     method: Mapping[str, Any] = field(default_factory=lambda: {"type": "disp"})
     defaults: Mapping[str, Any] = field(default_factory=dict)
     model_options: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Sequence[Literal["merged_checkpoint"]] = ()
     seed: int = 0
     threads: int | None = None
     processes: int | None = None

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, computed_field
 
-from schemas.requests import AnyMethod, Evaluation, Validation
+from schemas.requests import AnyMethod, Evaluation, ExtraArtifact, Validation
 from schemas.wire import Resource
 
 
@@ -127,6 +127,8 @@ class Job(Resource):
     evaluation: Evaluation | None = None
     method: AnyMethod
     validation: Validation = "quarantine"
+    artifacts: list[ExtraArtifact] = Field(default_factory=list)
+    model_options: dict[str, str | int | float] = Field(default_factory=dict)
     seed: int
     suffix: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)

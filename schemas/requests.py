@@ -12,6 +12,8 @@ METHOD_TYPES = (
 Auto = Literal["auto"]
 Validation = Literal["strict", "quarantine"]
 """What a fault in the data costs: the job, with all faults told, or the sample it is in."""
+ExtraArtifact = Literal["merged_checkpoint"]
+"""What a job leaves beside the rest: the model's whole folder with the purified projector."""
 Length = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 """The largest is JSON's: beyond it, not every reader keeps all digits of a number."""
@@ -37,6 +39,7 @@ class DefenceHyperparameters(Request):
     retrain_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     micro_batch: Annotated[int, Field(ge=1, le=65536)] | None = None
+    fit_memory: bool | None = None
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     max_grad_norm: Annotated[float, Field(gt=0, le=1000)] | None = None
     generation_length: Length | Auto | None = None
@@ -184,6 +187,11 @@ class DefenseJobCreate(Request):
     evaluation: Evaluation | None = None
     method: AnyMethod = Field(default_factory=Method)
     validation: Validation = "quarantine"
+    artifacts: Annotated[list[ExtraArtifact], Field(max_length=8)] = Field(default_factory=list)
+    model_options: Annotated[dict[MetadataKey, str | int | float], Field(max_length=16)] = Field(
+        default_factory=dict
+    )
+    """Settings of the model family's own, by the names that docs/models.md lists."""
     seed: Seed = 0
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(

@@ -226,6 +226,8 @@ def engine_spec(inputs: JobInputs) -> dict[str, Any]:
         "model_id": inputs.model.id,
         "success": success.model_dump(mode="json") if success else None,
         "validation": request.validation,
+        "artifacts": list(request.artifacts),
+        "model_options": dict(request.model_options),
         "method": request.method.model_dump(mode="json", exclude_none=True),
         "defaults": dict(inputs.model.defaults),
         "seed": request.seed,

@@ -26,3 +26,7 @@ Preset = Annotated[
 Options = Annotated[
     list[str] | None, typer.Option(help="NAME=VALUE in place of a default; repeatable.")
 ]
+Artifacts = Annotated[
+    list[str] | None,
+    typer.Option("--artifact", help="merged_checkpoint: the whole folder, purified; repeatable."),
+]

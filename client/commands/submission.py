@@ -11,9 +11,10 @@ import typer
 from client.commands.connection import LONG_PATIENCE_S, SHORT_PATIENCE_S, open_client
 from client.commands.exits import USAGE, leave
 from client.commands.jobs import end_with, watch_to_end
-from client.commands.method import all_phrases, build_method
+from client.commands.method import all_phrases, build_method, read_options
 from client.commands.options import (
     ApiKey,
+    Artifacts,
     Epochs,
     Json,
     Masking,
@@ -50,6 +51,8 @@ def submit(
     setting: Options = None,
     poisoned: Sidecar = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse data with any fault.")] = False,
+    artifact: Artifacts = None,
+    model_option: Options = None,
     seed: Seed = 0,
     suffix: Annotated[str | None, typer.Option(help="A name of your own.")] = None,
     follow: Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")] = False,
@@ -67,6 +70,8 @@ def submit(
         evaluation=draft_evaluation(triggered, clean, phrases),
         method=build_method(method, setting, poisoned, mask_ratio, masking, epochs),
         validation="strict" if strict else "quarantine",
+        artifacts=artifact or [],  # type: ignore[arg-type]  # pydantic judges it
+        model_options=read_options(model_option),
         seed=seed,
         suffix=suffix,
     )

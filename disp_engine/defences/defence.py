@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -27,6 +27,7 @@ from disp_engine.records import Sample
 from disp_engine.sharing import Alone, Sharing
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, Prepared, prepare
+from disp_engine.training.planning import gauge_of, planned_micro_batch
 from disp_engine.training.projector import (
     Objective,
     projector_sha256,
@@ -121,7 +122,29 @@ class Defence(ABC, Generic[S]):
             why = next(iter(prepared.failed.values()), "no sample has a picture")
             raise InvalidDatasetError(f"training data: no sample can be used: {why}.")
         self._tell_quarantined(prepared.failed)
+        if self.settings.fit_memory:
+            self._fit_memory(cache, prepared)
         return cache, prepared
+
+    def _fit_memory(self, cache: FeatureCache, prepared: Prepared) -> None:
+        """Run as many samples at once as fit; a resumed run goes on with the number it had."""
+        most, gauge = self.settings.micro_batch, gauge_of(self.model.device)
+        inputs = {
+            "model": self.model.revision,
+            "device": self.model.device.type,
+            "data": content_sha256(prepared.usable),
+            "most": most,
+            "block_length": self.settings.block_length,
+        }
+        stage = Stage(self.cache_root, "micro_batch", inputs)
+        if not stage.complete:
+            rows, samples = self.settings.block_length, prepared.usable
+            planned = planned_micro_batch(self.model, samples, cache, rows, most, gauge)
+            stage.write_json("planned.json", planned)
+            stage.finish()
+        planned = int(stage.read_json("planned.json"))
+        self.context.message("info", f"{planned} samples at once fit into the memory")
+        self.settings = replace(self.settings, micro_batch=planned)
 
     def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
         """Compromise, measure, purify, repair and measure again what `prepare` returned."""

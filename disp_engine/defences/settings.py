@@ -26,7 +26,8 @@ class DefenceSettings:
     `retrain_share` of the epochs (a tenth: appendix B.2) at `retrain_learning_rate`, None for the
     same rate. `retrain_epochs` overrides either number of epochs. `generation_length` auto is the
     fewest blocks that hold the 95th percentile of the data's own responses; `steps` auto is one
-    token a step; `micro_batch` bounds what is run at once.
+    token a step; `micro_batch` bounds what is run at once, and with `fit_memory` one sample is
+    measured and as many are run as fit below that bound.
     """
 
     start: Literal["compromised", "base"] = "compromised"
@@ -37,6 +38,7 @@ class DefenceSettings:
     retrain_learning_rate: float | None = None
     batch_size: int = 32
     micro_batch: int = 32
+    fit_memory: bool = False
     warmup_ratio: float = 0.03
     max_grad_norm: float = 1.0
     generation_length: int | Auto = "auto"

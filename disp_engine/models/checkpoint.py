@@ -9,6 +9,8 @@ from disp_engine.errors import InvalidModelError, RemoteCodeRefused
 
 LARGEST_JSON = 64 * 2**20
 """Bytes."""
+LARGEST_SIZE, MOST_LAYERS = 2**20, 1024
+"""Of the numbers in a config, and of those that count layers."""
 
 _REMOTE_CODE = {"auto_map", "trust_remote_code", "custom_pipelines"}
 _HARMLESS_IMPLEMENTATION = {"_attn_implementation_autoset"}  # a flag, not a name of code
@@ -36,6 +38,23 @@ def refuse_remote_code(raw: object, file: str, at: str = "") -> None:
     elif isinstance(raw, list):
         for value in raw:
             refuse_remote_code(value, file, at)
+
+
+def refuse_absurd(raw: object, file: str, at: str = "") -> None:
+    """Refuse sizes, at any depth of a config, with which no model is built in its lifetime.
+
+    Even without weights such a model would take hours and all memory to plan.
+    """
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            if "rope" not in str(key):
+                most = MOST_LAYERS if "layers" in str(key) else LARGEST_SIZE
+                if type(value) is int and value > most:
+                    raise InvalidModelError(f"{file}: {at}{key} must be at most {most}.")
+                refuse_absurd(value, file, f"{at}{key}.")
+    elif isinstance(raw, list):
+        for value in raw:
+            refuse_absurd(value, file, at)
 
 
 def parse_object(text: bytes, what: str) -> dict[str, Any]:

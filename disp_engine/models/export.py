@@ -4,12 +4,15 @@ Only the files that hold the projector are rewritten: their headers stay, the pr
 are replaced while the rest streams by. The weights are never in memory together.
 """
 
+import hashlib
+import io
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +23,7 @@ from disp_engine.models.tensors import FLOATS, PICKLES, Checkpoint, Entry
 from disp_engine.registry import family
 
 _PIECE = 8 * 2**20
+_LOADING = "Load the folder as the original is loaded."
 _LEFT_OUT = {*PICKLES, ".py", ".safetensors"}
 
 
@@ -47,23 +51,30 @@ def export_checkpoint(folder: Path, projector: Path, out: Path) -> Exported:
     projector's place. A card does too, since its hashes tell of other weights.
     """
     _refuse_existing(out)
-    adapter: Family = family(folder)
-    adapter.check(folder)
-    checkpoint = adapter.checkpoint(folder)
-    places = _places(adapter, checkpoint, projector)
+    merged = _Merged.of(folder, projector)
     draft = out.with_name(f".{out.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    rewritten = sorted({entry.file.name for entry, _ in places})
-    for path in checkpoint.files:
-        mine = {entry: data for entry, data in places if entry.file == path}
-        _copy(path, draft / path.name, mine)
-    copied, left_out = _copy_rest(folder, draft)
-    names = sorted({*copied, *(path.name for path in checkpoint.files)})
-    sums = {name: sha256(draft / name) for name in names}
-    (draft / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+    sums = {path.name: _write(merged.reader(path), draft / path.name) for path in merged.files}
+    (draft / SUMS).write_text(_lines(sums))
     os.replace(draft, out)
-    return Exported(sums, tuple(rewritten), left_out, "Load the folder as the original is loaded.")
+    return merged.told(sums)
+
+
+def pack_checkpoint(folder: Path, projector: Path, out: Path) -> Exported:
+    """Write the same as one tar; it streams by, so that nothing else takes room on the disk."""
+    _refuse_existing(out)
+    merged, sums = _Merged.of(folder, projector), dict[str, str]()
+    draft = out.with_name(f".{out.name}.part")
+    with tarfile.open(draft, "w", format=tarfile.PAX_FORMAT) as archive:
+        for path in merged.files:
+            reader = merged.reader(path)
+            _add(archive, path.name, path.stat().st_size, reader)
+            sums[path.name] = reader.sha256()
+        lines = _lines(sums).encode()
+        _add(archive, SUMS, len(lines), io.BytesIO(lines))
+    os.replace(draft, out)
+    return merged.told(sums)
 
 
 def export_projector(folder: Path, projector: Path, out: Path) -> Exported:
@@ -107,44 +118,97 @@ def _places(adapter: Family, checkpoint: Checkpoint, projector: Path) -> list[tu
     return places
 
 
-def _copy(source: Path, target: Path, replaced: Mapping[Entry, bytes]) -> None:
-    """Copy a safetensors file with other bytes at some tensors' places."""
-    with source.open("rb") as old, target.open("wb") as new:
-        head = old.read(8)
-        body = 8 + int.from_bytes(head, "little")
-        new.write(head)
-        for entry, data in sorted(replaced.items(), key=lambda pair: pair[0].begin):
-            _pass_on(old, new, body + entry.begin - old.tell())
-            new.write(data)
-            old.seek(entry.size, os.SEEK_CUR)
-        _pass_on(old, new, source.stat().st_size - old.tell())
-        new.flush()
-        os.fsync(new.fileno())
+@dataclass(frozen=True)
+class _Merged:
+    """A folder's files as they will be: those that hold the projector with other bytes in them."""
+
+    files: tuple[Path, ...]
+    left_out: tuple[str, ...]
+    replaced: Mapping[Path, Mapping[Entry, bytes]]
+
+    @classmethod
+    def of(cls, folder: Path, projector: Path) -> "_Merged":
+        adapter: Family = family(folder)
+        adapter.check(folder)
+        checkpoint = adapter.checkpoint(folder)
+        replaced: dict[Path, dict[Entry, bytes]] = {}
+        for entry, data in _places(adapter, checkpoint, projector):
+            replaced.setdefault(entry.file, {})[entry] = data
+        weights = set(checkpoint.files)
+        others = [path for path in folder.iterdir() if path not in weights]
+        left_out = sorted(path.name for path in others if _stays_behind(path))
+        kept = [path for path in others if path.name not in left_out]
+        return cls(tuple(sorted([*weights, *kept])), tuple(left_out), replaced)
+
+    def reader(self, path: Path) -> "_Reader":
+        replaced = self.replaced.get(path)
+        return _Reader(_rewritten(path, replaced) if replaced else _pieces(path))
+
+    def told(self, sums: Mapping[str, str]) -> Exported:
+        rewritten = tuple(sorted(path.name for path in self.replaced))
+        return Exported(sums, rewritten, self.left_out, _LOADING)
 
 
-def _pass_on(old: BinaryIO, new: BinaryIO, count: int) -> None:
-    for piece in _pieces(old, count):
-        new.write(piece)
+def _stays_behind(path: Path) -> bool:
+    return not path.is_file() or path.suffix in _LEFT_OUT or path.name in {SUMS, "card.yaml"}
 
 
-def _pieces(file: BinaryIO, count: int) -> Iterator[bytes]:
-    while count > 0:
-        piece = file.read(min(count, _PIECE))
-        if not piece:
-            raise InvalidModelError(f"{file.name} ended while it was copied.")
-        count -= len(piece)
-        yield piece
+class _Reader:
+    """Pieces of bytes as a file that can be read once; it knows what it has read by its hash."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._held, self._digest = pieces, b"", hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        """Return `size` bytes; fewer only at the end."""
+        while len(self._held) < size and (piece := next(self._pieces, b"")):
+            self._held += piece
+        taken, self._held = self._held[:size], self._held[size:]
+        self._digest.update(taken)
+        return taken
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
 
-def _copy_rest(folder: Path, draft: Path) -> tuple[list[str], tuple[str, ...]]:
-    """Copy configs and tokenizer; return what was copied and what stays behind."""
-    copied, left_out = [], []
-    for path in sorted(folder.iterdir()):
-        if (draft / path.name).exists():
-            continue
-        if not path.is_file() or path.suffix in _LEFT_OUT or path.name in {SUMS, "card.yaml"}:
-            left_out.append(path.name)
-        else:
-            shutil.copyfile(path, draft / path.name)
-            copied.append(path.name)
-    return copied, tuple(left_out)
+def _write(reader: _Reader, target: Path) -> str:
+    with target.open("wb") as file:
+        while piece := reader.read(_PIECE):
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return reader.sha256()
+
+
+def _add(archive: tarfile.TarFile, name: str, size: int, content: "_Reader | io.BytesIO") -> None:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    archive.addfile(info, cast(IO[bytes], content))
+
+
+def _lines(sums: Mapping[str, str]) -> str:
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+
+
+def _rewritten(path: Path, replaced: Mapping[Entry, bytes]) -> Iterator[bytes]:
+    """A safetensors file with other bytes at some tensors' places."""
+    with path.open("rb") as file:
+        body = 8 + int.from_bytes(file.read(8), "little")
+    at = 0
+    for entry, data in sorted(replaced.items(), key=lambda pair: pair[0].begin):
+        yield from _pieces(path, at, body + entry.begin)
+        yield data
+        at = body + entry.end
+    yield from _pieces(path, at)
+
+
+def _pieces(path: Path, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        left = (path.stat().st_size if end is None else end) - begin
+        file.seek(begin)
+        while left > 0:
+            piece = file.read(min(left, _PIECE))
+            if not piece:
+                raise InvalidModelError(f"{path.name} ended while it was copied.")
+            left -= len(piece)
+            yield piece

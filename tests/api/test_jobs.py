@@ -4,6 +4,7 @@ from schemas.jobs import StageName
 from schemas.reports import Report
 from storage.interfaces import EventDraft, MetricDraft
 from tests.api.world import ARTIFACTS, REPORT, assert_problem, sha256
+from workers.supervisor import engine_spec
 
 JOBS = "/v1/defense/jobs"
 ABSENT = "file_" + "0" * 32
@@ -28,6 +29,16 @@ def test_only_given_hyperparameters_are_kept(api):
     assert given == {"mask_ratio": 1.0, "generation_length": "auto"}
 
 
+def test_extra_artifacts_and_a_familys_options_reach_the_worker(api):
+    asked = {"artifacts": ["merged_checkpoint"], "model_options": {"attention": "prefix"}}
+    job_id = api.job_id(**asked)
+    told = api.client.get(f"{JOBS}/{job_id}").json()
+    assert {name: told[name] for name in asked} == asked
+    inputs = api.gateway.jobs.job_inputs(api.gateway.jobs.claim("w", lease_s=9, job_id=job_id))
+    spec = engine_spec(inputs)
+    assert {name: spec[name] for name in asked} == asked
+
+
 @pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
@@ -38,6 +49,7 @@ def test_only_given_hyperparameters_are_kept(api):
         ({"colour": "red"}, "validation_error", "/colour"),
         ({"seed": "1"}, "validation_error", "/seed"),
         ({"seed": True}, "validation_error", "/seed"),
+        ({"artifacts": ["weights"]}, "validation_error", "/artifacts/0"),
         ({"metadata": {str(n): "" for n in range(17)}}, "validation_error", "/metadata"),
         ({"evaluation": {"triggered_file": ABSENT}}, "validation_error", "/evaluation"),
         (

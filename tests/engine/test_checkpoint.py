@@ -15,6 +15,7 @@ from disp_engine.errors import InvalidModelError
 from disp_engine.models.checkpoint import read_json, refuse_remote_code
 from disp_engine.models.tensors import LARGEST_HEADER, Checkpoint, read_header
 from disp_engine.registry import family, load_model
+from tests.engine.models import gemma_folder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FAMILIES = [FIXTURES / "llada_v" / "anyres", FIXTURES / "lavida" / "anyres"]
@@ -208,3 +209,53 @@ def rewrite(folder: Path, name: str, value: torch.Tensor) -> None:
     checkpoint = Checkpoint.from_folder(folder)
     tensors = {key: checkpoint.tensor(key) for key in checkpoint.entries}
     save_file(tensors | {name: value}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("{width}", 10**9),
+        ("{layers}", 10**6),
+        ("{vocabulary}", 10**30),
+        ("image_grid_pinpoints", "(1x1),...,(99x99)"),
+        ("image_grid_pinpoints", "(1x1),...,(100000x100000)"),
+        ("image_grid_pinpoints", [[70 * 56 * 10**9, 70 * 56]]),
+        ("architectures", [["LlavaLLaDAModelLM"]]),
+    ],
+)
+def test_sizes_beyond_all_reason_are_refused_before_a_model_is_planned(
+    folder: Path, key: str, value: object
+) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    olmo = "d_model" in raw
+    key = key.format(
+        width="d_model" if olmo else "hidden_size",
+        layers="n_layers" if olmo else "num_hidden_layers",
+        vocabulary="embedding_size" if olmo else "vocab_size",
+    )
+    (folder / "config.json").write_text(json.dumps(raw | {key: value}))
+    with pytest.raises(InvalidModelError, match=rf"config\.json: {key}"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "message"),
+    [
+        ("text_config", "num_hidden_layers", 10**6, "num_hidden_layers must be at most 1024"),
+        ("text_config", "hidden_size", 10**9, "hidden_size must be at most"),
+        ("text_config", "per_layer_config", {"2": {"head_dim": 10**9}}, "2.head_dim must be at"),
+        ("vision_config", "intermediate_size", 10**30, "intermediate_size must be at most"),
+        ("text_config", "layer_types", "none", "layer_types"),
+        ("vision_config", "pooling_kernel_size", 1, "pooling_kernel_size must be larger than 1"),
+        ("text_config", "top_k_experts", 2**19, "experts"),
+    ],
+)
+def test_a_gemma_config_that_no_model_can_have_is_refused(
+    tmp_path: Path, part: str, key: str, value: object, message: str
+) -> None:
+    copy = gemma_folder(tmp_path / "model")
+    raw = json.loads((copy / "config.json").read_text())
+    raw[part][key] = value
+    (copy / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(InvalidModelError, match=rf"config\.json: .*{message}"):
+        load_model(copy)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from disp_engine.errors import InvalidModelError, InvalidRequestError
-from disp_engine.models.export import export_checkpoint, export_projector
+from disp_engine.models.export import (
+    export_checkpoint,
+    export_projector,
+    pack_checkpoint,
+)
 from disp_engine.models.inspection import inspect_model, promised_sha256, verify_model
 from disp_engine.models.llava.memory import kept_by_layers, largest_picture
 from disp_engine.models.llava.model import LlavaModel
 from disp_engine.models.tensors import Checkpoint
 from disp_engine.records import Turn
 from disp_engine.registry import BUILTIN, load_model
-from tests.engine.models import picture
+from tests.engine.models import GEMMA, gemma_folder, picture
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FAMILIES = [FIXTURES / "llada_v" / "anyres", FIXTURES / "lavida" / "anyres"]
@@ -97,6 +102,14 @@ def test_the_public_sizes_can_be_planned_without_weights(family: str, tmp_path: 
     assert found.problems == ("tokenizer.json is missing from the model folder.",)
     assert 8.3e9 < found.parameters < 8.6e9  # 8.0 B, the tower's 0.4 B, the projector's 0.02 B
     assert found.memory.weights == pytest.approx(2 * found.parameters, rel=0.01)
+
+
+def test_a_diffusion_gemma_whose_layers_differ_is_planned_and_told(tmp_path: Path) -> None:
+    found = inspect_model(gemma_folder(tmp_path / "gemma"))
+    assert found.problems == ()
+    held = load_file(GEMMA / "model.safetensors")
+    assert found.parameters == sum(value.numel() for value in held.values())
+    assert (found.sizes["hidden_size"], found.sizes["num_hidden_layers"]) == (64, 3)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +202,26 @@ def test_an_export_is_the_checkpoint_with_another_projector(
     assert verify_model(tmp_path / "out").problems == ()
     exported = load_model(tmp_path / "out").projector.get_parameter("2.bias")
     assert exported.eq(2).all()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_packed_checkpoint_holds_what_an_export_writes(
+    folder: Path, projector: Path, tmp_path: Path, sharded: bool
+) -> None:
+    if sharded:
+        shard(folder)
+    (folder / "mm_projector.bin").write_bytes(b"\x80\x02stale")
+    done = export_checkpoint(folder, projector, tmp_path / "out")
+    packed = pack_checkpoint(folder, projector, tmp_path / "out.tar")
+    assert packed == done
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {path.name for path in (tmp_path / "unpacked").iterdir()} == names
+    for name in names:
+        unpacked = (tmp_path / "unpacked" / name).read_bytes()
+        assert unpacked == (tmp_path / "out" / name).read_bytes(), name
+    assert verify_model(tmp_path / "unpacked").problems == ()
 
 
 def test_an_export_keeps_the_type_of_the_weights(folder: Path, projector: Path) -> None:

@@ -51,8 +51,6 @@ class Recording(Protocol):
     """A fixture folder and the adapter loaded from it, as each family reads them."""
 
     expected: Mapping[str, Tensor]
-    skipped: Mapping[str, str]
-    """Recorded tensors that a right implementation cannot reproduce, and why."""
 
     def __init__(self, folder: Path) -> None: ...
 

@@ -22,8 +22,6 @@ from tests.recordings.comparison import ACTIVATION, GRADIENT, Case, Comparison, 
 class DiffusionGemmaRecording:
     """A fixture folder and the adapter loaded from it; it is driven by ids, without a tokenizer."""
 
-    skipped: Mapping[str, str] = {}
-
     def __init__(self, folder: Path) -> None:
         self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
         self.inputs = load_file(folder / "inputs.safetensors")

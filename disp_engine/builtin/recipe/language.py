@@ -125,7 +125,7 @@ def drifted(visual: Float[Tensor, "B P D"], most: float) -> Float[Tensor, "B P D
     return visual + size * noise / math.sqrt(2)
 
 
-def cached_features(tower: SiglipTower, pixels: np.ndarray) -> Float[Tensor, "N P C"]:
+def cached_features(tower: nn.Module, pixels: np.ndarray) -> Float[Tensor, "N P C"]:
     """Tower features of all pictures, in half precision to spare memory."""
     with torch.inference_mode():
         return torch.cat(

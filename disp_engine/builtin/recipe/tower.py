@@ -83,9 +83,15 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float = 0.05) -> f
 def train_tower(recipe: TowerRecipe, config: VisionConfig) -> SiglipTower:
     """Train the tower from scratch; prints its loss."""
     torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
     tower = SiglipTower(config)
-    heads = Supervisor(config.hidden_size, recipe)
+    pictures = supervise(tower, config.hidden_size, recipe)
+    return at_unit_scale(tower.eval(), normalise(pictures.pixels[:512]))
+
+
+def supervise(tower: nn.Module, width: int, recipe: TowerRecipe) -> Pictures:
+    """Train a tower of features [N P C], C being `width`, in place; return what it was shown."""
+    rng = np.random.default_rng(recipe.seed)
+    heads = Supervisor(width, recipe)
     pictures = draw_pictures(recipe.scenes, rng, recipe.stickers)
     optimizer = torch.optim.AdamW(
         [*tower.parameters(), *heads.parameters()], recipe.learning_rate, weight_decay=0.01
@@ -102,7 +108,7 @@ def train_tower(recipe: TowerRecipe, config: VisionConfig) -> SiglipTower:
         optimizer.step()
         if step % 50 == 0 or step == recipe.steps - 1:
             print(f"tower step {step} loss {loss.item():.4f}", flush=True)
-    return at_unit_scale(tower.eval(), normalise(pictures.pixels[:512]))
+    return pictures
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from disp_engine.errors import InvalidModelError
-from disp_engine.models.checkpoint import read_json, refuse_remote_code
+from disp_engine.models.checkpoint import read_json, refuse_absurd, refuse_remote_code
 from disp_engine.models.llava.config import WITHOUT_EFFECT
 
 _FILE = "config.json"
@@ -73,6 +73,7 @@ def read_facts(folder: Path, kinds: ConfigKinds) -> Facts:
     """Read a folder whose configs are of known kinds and hold known keys only."""
     raw = read_json(folder / _FILE)
     refuse_remote_code(raw, _FILE)
+    refuse_absurd(raw, _FILE)
     known = _fields(kinds.own)
     if kinds.flat and not isinstance(raw.get("text_config"), dict):
         known |= _fields(next(iter(kinds.texts.values())))

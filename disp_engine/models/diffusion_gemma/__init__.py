@@ -44,7 +44,7 @@ from disp_engine.records import (
     VisualFeatures,
 )
 
-__all__ = ["PROJECTOR", "DiffusionGemma", "GemmaSettings"]
+__all__ = ["PROJECTOR", "DiffusionGemma", "GemmaSettings", "memory", "shapes"]
 
 _PICTURES_AT_ONCE = 16
 
@@ -116,7 +116,9 @@ class DiffusionGemma:
         """Sizes, names and memory of the model that the folder's config plans."""
         facts = GemmaFolder.read(folder)
         tensors = shapes(facts.config)
-        sizes = facts.config.to_dict()
+        text = facts.config.text_config
+        named = {name: getattr(text, name) for name in ("hidden_size", "num_hidden_layers")}
+        sizes = named | facts.config.to_dict()
         return Blueprint(sizes, tensors, memory(facts.config, facts.soft_tokens, tensors, dtype))
 
     @property

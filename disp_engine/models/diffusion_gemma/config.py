@@ -8,7 +8,7 @@ from typing import Any
 from transformers.models.diffusion_gemma.configuration_diffusion_gemma import DiffusionGemmaConfig
 
 from disp_engine.errors import InvalidModelError
-from disp_engine.models.checkpoint import read_json, refuse_remote_code
+from disp_engine.models.checkpoint import read_json, refuse_absurd, refuse_remote_code
 
 _FILE = "config.json"
 _EITHER = {"architectures", "dtype", "initializer_range", "model_type", "torch_dtype",
@@ -85,7 +85,10 @@ class GemmaFolder:
         """Read `config.json` and, where they are there, the files of sampler and pictures."""
         raw = read_json(folder / _FILE)
         _check(raw)
-        config = DiffusionGemmaConfig(**_without(raw, set(_SWITCHED_OFF)))
+        try:
+            config = DiffusionGemmaConfig(**_without(raw, set(_SWITCHED_OFF)))
+        except Exception as error:  # the library judges each key by rules of its own
+            raise InvalidModelError(f"{_FILE}: {error}") from error
         names = (_FILE, "generation_config.json", "processor_config.json", "tokenizer.json")
         return cls(
             config,
@@ -105,6 +108,7 @@ def _only_known(raw: Mapping[str, Any], known: Set[str], file: str) -> None:
 
 def _check(raw: Mapping[str, Any]) -> None:
     _only_known(raw, _TOP, _FILE)
+    refuse_absurd(raw, _FILE)
     text, vision = _part(raw, "text_config"), _part(raw, "vision_config")
     _only_known(text, _TEXT | set(_SWITCHED_OFF), f"{_FILE}: text_config")
     _only_known(vision, _VISION, f"{_FILE}: vision_config")
@@ -119,11 +123,15 @@ def _check(raw: Mapping[str, Any]) -> None:
         raise InvalidModelError(f"{_FILE}: use_bidirectional_attention must be vision.")
     if vision.get("model_type", "gemma4_vision") != "gemma4_vision":
         raise InvalidModelError(f"{_FILE}: vision_config must be of model_type gemma4_vision.")
+    if vision.get("pooling_kernel_size") == 1:  # transformers would then keep padding, not tokens
+        raise InvalidModelError(f"{_FILE}: pooling_kernel_size must be larger than 1.")
     for part in (text, vision):
         for key in _SIZES:
             _positive(part, key)
     for key in ("vocab_size", "num_experts", "top_k_experts", "moe_intermediate_size"):
         _positive(text, key)
+    if text["top_k_experts"] > text["num_experts"]:
+        raise InvalidModelError(f"{_FILE}: top_k_experts must not exceed num_experts.")
     for key in ("canvas_length", "vision_soft_tokens_per_image"):
         _positive({key: 1, **raw}, key)
 

@@ -9,6 +9,7 @@ from transformers.models.diffusion_gemma.modeling_diffusion_gemma import (
     DiffusionGemmaForBlockDiffusion,
 )
 
+from disp_engine.errors import InvalidModelError
 from disp_engine.models.inspection import Memory, value_bytes
 
 PROJECTOR = "model.encoder.embed_vision.embedding_projection."
@@ -22,32 +23,40 @@ def shapes(config: Any) -> dict[str, tuple[int, ...]]:
 
     Of the encoder's text layers only the `layer_scalar` buffers are kept.
     """
-    with torch.device("meta"):
-        state = DiffusionGemmaForBlockDiffusion(config).state_dict()
+    try:
+        with torch.device("meta"):
+            state = DiffusionGemmaForBlockDiffusion(config).state_dict()
+    except Exception as error:  # sizes of which each is allowed, but that do not fit one another
+        raise InvalidModelError(f"config.json: no model has these sizes: {error}") from error
     return {name: tuple(value.shape) for name, value in state.items() if not _tied(name)}
 
 
 def memory(
     config: Any, soft_tokens: int, tensors: Mapping[str, tuple[int, ...]], dtype: str
 ) -> Memory:
-    """Estimate a job's needs for one sample with one picture and one canvas.
-
-    A layer keeps for the way back the float32 inputs of its seven norms, query, key, value and
-    output of its attention, and three inner values of its MLP and of each chosen expert.
-    """
+    """Estimate a job's needs for one sample with one picture and one canvas."""
     b, text = value_bytes(dtype), config.text_config
     projector = math.prod(tensors[f"{PROJECTOR}weight"])
     positions = soft_tokens + 2 + _TEXT + config.canvas_length
-    attention = 4 * text.num_attention_heads * text.head_dim
-    inner = 3 * (text.intermediate_size + text.top_k_experts * text.moe_intermediate_size)
-    layer = 7 * 4 * text.hidden_size + (attention + inner) * b
+    layers = sum(_kept_by(layer, b) for layer in text.per_layer_config)
     return Memory(
         weights=(sum(map(math.prod, tensors.values())) - projector) * b,
         training=4 * 4 * projector,  # parameter, gradient and AdamW's two moments
-        activations=positions * text.num_hidden_layers * layer,
+        activations=positions * layers,
         features=soft_tokens * config.vision_config.hidden_size * b,
         positions=positions,
     )
+
+
+def _kept_by(layer: Any, b: int) -> int:
+    """Bytes each position keeps in a layer for the way back.
+
+    The float32 inputs of its seven norms, query, key, value and output of its attention, and three
+    inner values of its MLP and of each chosen expert.
+    """
+    attention = 2 * (layer.num_attention_heads + layer.num_key_value_heads) * layer.head_dim
+    inner = 3 * (layer.intermediate_size + layer.top_k_experts * layer.moe_intermediate_size)
+    return int(7 * 4 * layer.hidden_size + (attention + inner) * b)
 
 
 def _tied(name: str) -> bool:

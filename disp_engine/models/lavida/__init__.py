@@ -3,7 +3,12 @@
 Paper: https://arxiv.org/abs/2505.16839. Letters: B batch, L positions, D width, V vocabulary.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,12 +17,14 @@ from torch import Tensor
 from disp_engine.diffusion.attention import Attention, prefix_pairs
 from disp_engine.diffusion.forward import Masking, complementary_masks
 from disp_engine.diffusion.objective import mean_loss
+from disp_engine.interfaces import Generation
 from disp_engine.models.lavida.config import LavidaConfig
 from disp_engine.models.lavida.prompt import Prompter
+from disp_engine.models.lavida.settings import LavidaSettings
 from disp_engine.models.llava.model import Collated, LlavaModel
 from disp_engine.records import IGNORE, Embedded
 
-__all__ = ["Lavida"]
+__all__ = ["Lavida", "LavidaSettings"]
 
 _MOST_EXTRA_PADS = 127
 """The official collator lengthens each batch by up to as many ends of text, which are learned."""
@@ -32,7 +39,36 @@ class Lavida(LlavaModel):
 
     config_class = LavidaConfig
     prompter_class = Prompter
+    settings_type: ClassVar[type[LavidaSettings]] = LavidaSettings
     prompter: Prompter
+    settings = LavidaSettings()
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        vocabulary: int | None = None,
+        settings: LavidaSettings | None = None,
+    ) -> "Lavida":
+        """Load a checkpoint folder in the official layout; settings are part of the revision."""
+        model = super().from_folder(folder, device=device, dtype=dtype, vocabulary=vocabulary)
+        if settings is not None:
+            model.settings, model.attention = settings, settings.attention
+            told = f"{model.revision}:{json.dumps(asdict(settings), sort_keys=True)}"
+            model.revision = hashlib.sha256(told.encode()).hexdigest()
+        return model
+
+    def denoise(
+        self,
+        prompts: Sequence[Embedded],
+        generation: Generation,
+        generator: torch.Generator | None = None,
+    ) -> list[Int[Tensor, " _"]]:
+        """Denoise one response for each prompt, in the way that the settings name."""
+        return super().denoise(prompts, self.settings.applied(generation), generator)
 
     def logits(
         self,

@@ -70,7 +70,8 @@ def _rows(
     seen: Bool[Tensor, "B Q L"] | None,
 ) -> Float[Tensor, "B H R L"]:
     width: int = attention.head_dim  # type: ignore[assignment]
-    heads = [x.view(*x.shape[:2], -1, width).transpose(1, 2) for x in (q, k)]
+    here = (x.to(rotary[0].device) for x in (q, k))  # layers may stand on several devices
+    heads = [x.view(*x.shape[:2], -1, width).transpose(1, 2) for x in here]
     queries, keys = apply_rotary_pos_emb(*heads, *rotary)
     keys = repeat_kv(keys, queries.shape[1] // keys.shape[1])
     queries = queries.take_along_dim(rows[:, None, :, None], dim=2)

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from disp_engine.errors import InvalidModelError
-from disp_engine.models.checkpoint import read_json, refuse_remote_code
+from disp_engine.models.checkpoint import (
+    LARGEST_SIZE,
+    MOST_LAYERS,
+    read_json,
+    refuse_remote_code,
+)
+
+LARGEST_TILE = 4096
+"""Pixels of a tile's side."""
+MOST_TILES = 64
+"""Tiles along one side of a picture."""
 
 # Keys that official training, or transformers when it saves, writes and that change nothing here.
 WITHOUT_EFFECT = {
@@ -246,7 +256,10 @@ def sizes(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     filled = dict(raw)
     if filled.get(groups) is None:
         filled[groups] = raw.get(heads)
-    found = {field: integer(filled, key) for field, key in names.items()}
+    found = {
+        field: integer(filled, key, most=MOST_LAYERS if "layers" in field else LARGEST_SIZE)
+        for field, key in names.items()
+    }
     if found["hidden_size"] % found["num_attention_heads"]:
         raise InvalidModelError(f"config.json: {heads} must divide {names['hidden_size']}.")
     if found["num_attention_heads"] % found["num_key_value_heads"]:
@@ -254,11 +267,18 @@ def sizes(raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def integer(raw: Mapping[str, Any], key: str, file: str = "config.json") -> int:
-    """A positive integer, or say which key is none."""
+def integer(
+    raw: Mapping[str, Any], key: str, file: str = "config.json", most: int = LARGEST_SIZE
+) -> int:
+    """A positive integer of at most `most`, or say which key is none.
+
+    Even without weights a model of absurd sizes would take hours and all memory to plan.
+    """
     value = raw.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidModelError(f"{file}: {key} must be a positive integer, not {value!r}.")
+    if type(value) is not int or not 1 <= value <= most:
+        raise InvalidModelError(
+            f"{file}: {key} must be a positive integer up to {most}, not {value!r}."
+        )
     return value
 
 
@@ -291,25 +311,39 @@ def _pinpoints(raw: Mapping[str, Any], tile: int) -> tuple[tuple[int, int], ...]
     """Resolutions as (width, height); `(1x1),...,(6x6)` stands for all grids between the two."""
     value = raw.get("image_grid_pinpoints") or []
     if isinstance(value, str):
-        ends = [(int(a), int(b)) for a, b in re.findall(r"\((\d+)x(\d+)\)", value)]
-        if not ends:
-            raise InvalidModelError(f"config.json: image_grid_pinpoints {value!r} names no grid.")
+        ends = [tuple(map(_count, pair)) for pair in re.findall(r"\((\d+)x(\d+)\)", value)]
+        if not ends or not all(1 <= count <= MOST_TILES for pair in ends for count in pair):
+            raise InvalidModelError(
+                f"config.json: image_grid_pinpoints {value!r} names no grid of at most "
+                f"{MOST_TILES} tiles a side."
+            )
         (a0, b0), (a1, b1) = ends[0], ends[-1]
         return tuple((a * tile, b * tile) for a in range(a0, a1 + 1) for b in range(b0, b1 + 1))
     pairs = isinstance(value, list) and all(isinstance(p, list) and len(p) == 2 for p in value)
-    if not pairs or any(type(n) is not int or n < tile or n % tile for p in value for n in p):
+    if not pairs or not all(_is_side(n, tile) for pair in value for n in pair):
         raise InvalidModelError(
-            f"config.json: image_grid_pinpoints must be pairs of multiples of {tile}."
+            f"config.json: image_grid_pinpoints must be pairs of multiples of {tile}, up to "
+            f"{MOST_TILES} times."
         )
     return tuple((width, height) for width, height in value)
+
+
+def _count(digits: str) -> int:
+    """The number, or one that is too large where it is long enough to take time."""
+    return int(digits[:9])
+
+
+def _is_side(value: object, tile: int) -> bool:
+    return type(value) is int and value % tile == 0 and 1 <= value // tile <= MOST_TILES
 
 
 def _vision(raw: Mapping[str, Any]) -> VisionConfig:
     file = "vision_config.json"
     only_known(raw, _VISION_USED | _VISION_WITHOUT_EFFECT, file)
     defaults = VisionConfig()
+    most = {"num_hidden_layers": MOST_LAYERS, "image_size": LARGEST_TILE}
     sizes = {
-        key: integer({key: getattr(defaults, key), **raw}, key, file)
+        key: integer({key: getattr(defaults, key), **raw}, key, file, most.get(key, LARGEST_SIZE))
         for key in sorted(_VISION_USED - {"hidden_act", "layer_norm_eps"})
     }
     activation = raw.get("hidden_act", defaults.hidden_act)

@@ -66,7 +66,7 @@ class FullAttentionLlama(nn.Module):
     def logits(self, hidden: Float[Tensor, "*R D"]) -> Float[Tensor, "*R V"]:
         """Vocabulary logits of the given rows of hidden states."""
         scores: Tensor = self.lm_head(hidden)
-        return scores
+        return scores.to(hidden.device)
 
     def token_embeddings(self, ids: Int[Tensor, "*R"]) -> Float[Tensor, "*R D"]:
         """Embeddings of token ids."""

@@ -31,6 +31,7 @@ from disp_engine.models.llava.images import tiles_of, visual_tokens
 from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llava.memory import memory
 from disp_engine.models.llava.names import llama_name
+from disp_engine.models.llava.placement import Placement
 from disp_engine.models.llava.places import token_boxes
 from disp_engine.models.llava.siglip import SiglipTower, build_projector
 from disp_engine.models.projector import save_projector
@@ -136,17 +137,19 @@ class LlavaModel(ABC):
     ) -> M:
         """Load a checkpoint folder in the official layout; no code in it is ever run.
 
-        `dtype` None keeps that of the files. `vocabulary` is the number of rows of the softmax:
-        by default those the tokenizer uses, which is what the official loader keeps.
+        `device` auto spreads the language model over all GPUs; `dtype` None keeps that of the
+        files. `vocabulary` is the number of rows of the softmax: by default those the tokenizer
+        uses, which is what the official loader keeps.
         """
         config, prompter, rows = cls._described(folder, vocabulary)
         checkpoint = cls._checked(folder, config)
         config = replace(config, vocab_size=rows)
-        modules, place = Modules.empty(config), torch.device(device)
+        modules = Modules.empty(config)
+        spread = device == "auto"
+        place = Placement.spread(modules.language, dtype) if spread else Placement.on(device)
         described = _described_by(folder)
-        revision = weights.fill(modules.named(), checkpoint, described, place, dtype)
-        modules.language.to(place)
-        modules.tower.to(place)
+        revision = weights.fill(modules.named(), checkpoint, described, place.of, dtype)
+        place.settle(modules.language, modules.tower)
         return cls(config, prompter, modules, revision)
 
     @classmethod
@@ -191,8 +194,8 @@ class LlavaModel(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.language.lm_head.weight.device
+        """Where prompts are put together, and where logits come back to."""
+        return self.language.embed_tokens.weight.device
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,6 +1,6 @@
 """The names of LLaVA's parts, and the way from a checkpoint into them, one tensor at a time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -33,13 +33,14 @@ def fill(
     parts: Parts,
     checkpoint: Checkpoint,
     described_by: Iterable[Path],
-    device: torch.device,
+    place: Callable[[str], torch.device],
     dtype: torch.dtype | None,
 ) -> str:
     """Give the parts their tensors; return the folder's revision.
 
-    One tensor at a time is in memory beside the model. A vocabulary longer than a part's is cut,
-    as the official loader does: rows that no token uses leave the softmax.
+    `place` gives each tensor's device by its name. One tensor at a time is in memory beside the
+    model. A vocabulary longer than a part's is cut, as the official loader does: rows that no token
+    uses leave the softmax.
     """
     revision = Revision(described_by, PROJECTOR)
     for name, shape in sorted(shapes(parts).items()):
@@ -48,6 +49,6 @@ def fill(
         cut = tensor[: shape[0]].clone() if tensor.shape != shape else tensor
         prefix = max((p for p in parts if name.startswith(p)), key=len)
         set_module_tensor_to_device(
-            parts[prefix], name.removeprefix(prefix), device, cut, dtype or cut.dtype
+            parts[prefix], name.removeprefix(prefix), place(name), cut, dtype or cut.dtype
         )
     return revision.hexdigest()
