@@ -33,9 +33,9 @@ class LanguageRecipe:
     `easy_weight`: weight of the targets that the chat format tells; `visual_penalty`: weight of
     the mean squared norm of visual tokens, which keeps them at the scale of words. A frozen
     language model could otherwise not be told anything by a changed one. `drift`: largest size
-    of the noise on visual tokens against their own, at the first step and at the last. Tuning on
-    an attacker's data moves visual tokens by more than their size, and a language model that
-    never met moved ones then misreads pictures.
+    of the noise on visual tokens against their own, at the last step; it grows from nothing.
+    Tuning on an attacker's data moves visual tokens by more than their size, and a language model
+    that never met moved ones then misreads pictures.
     """
 
     steps: int = 6000
@@ -45,7 +45,7 @@ class LanguageRecipe:
     stickers: float = 0.2
     easy_weight: float = 0.15
     visual_penalty: float = 2e-3
-    drift: tuple[float, float] = (0.0, 1.5)
+    drift: float = 1.5
     seed: int = 1
 
 
@@ -105,8 +105,7 @@ def lesson_loss(
     masked = (u < 0.999 * batch.times + 0.001) & (batch.labels != IGNORE)
     noised = torch.where(masked, student.mask_id, batch.ids)
     visual = student.projector(features)
-    first, last = recipe.drift
-    shaken = drifted(visual, first + (last - first) * step / recipe.steps)
+    shaken = drifted(visual, recipe.drift * step / recipe.steps)
     hidden = student(batch, shaken, noised, teacher.image_at)
     targets = batch.labels[masked]
     losses = cross_entropy(student.language.logits(hidden[masked]), targets, reduction="none")
