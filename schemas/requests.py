@@ -27,6 +27,10 @@ MetadataKey = Annotated[
 ]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\u0000]*$")]
 
+OptionValue = MetadataValue | int | Annotated[float, Field(allow_inf_nan=False)]
+OnlyNamed = Field(max_length=16, json_schema_extra={"additionalProperties": False})
+"""A few entries; the document, too, forbids keys that the pattern does not match."""
+
 
 class DefenceHyperparameters(Request):
     """What every defence can be told; one left out takes the model card's default."""
@@ -188,14 +192,12 @@ class DefenseJobCreate(Request):
     method: AnyMethod = Field(default_factory=Method)
     validation: Validation = "quarantine"
     artifacts: Annotated[list[ExtraArtifact], Field(max_length=8)] = Field(default_factory=list)
-    model_options: Annotated[dict[MetadataKey, str | int | float], Field(max_length=16)] = Field(
+    model_options: Annotated[dict[MetadataKey, OptionValue], OnlyNamed] = Field(
         default_factory=dict
     )
     """Settings of the model family's own, by the names that docs/models.md lists."""
     seed: Seed = 0
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] = Field(
-        default_factory=dict
-    )
+    metadata: Annotated[dict[MetadataKey, MetadataValue], OnlyNamed] = Field(default_factory=dict)
     webhook: WebhookEndpointId | None = None
     """Only this endpoint is told of the job's end, instead of all that listen for it."""

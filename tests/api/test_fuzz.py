@@ -118,6 +118,8 @@ class Target:
         if "training_file" not in body:
             return
         body |= {"model": "tiny", "training_file": file_id}
+        if body.get("model_revision") is not None:
+            body["model_revision"] = "r1"
         if body.get("validation_file") is not None:
             body["validation_file"] = file_id
             body.pop("evaluation", None)

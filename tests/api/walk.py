@@ -105,7 +105,7 @@ def ids_of(api: Api) -> dict[str, str]:
         "number": "1",
         "endpoint_id": hook["id"],
         "delivery_id": delivery.id,
-        "file_id": api.file_id(),
+        "file_id": api.validated_file(),
         "job_id": job_id,
         "key_id": api.gateway.jobs.create_key("acme", ("read",)).key.id,
         "model_id": "tiny",

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from api.gateway import Gateway
 from schemas.artifacts import ArtifactEntry, Manifest
 from schemas.jobs import JobError
+from storage.interfaces import ValidationDraft
 from storage.keys import artifact_key, manifest_key
 from workers.publication import result_files
 
@@ -71,6 +72,16 @@ class Api:
 
     def file_id(self) -> str:
         return self.upload().json()["id"]
+
+    def validated_file(self) -> str:
+        """A file in which a job, ended since, has found nothing wrong."""
+        file_id = self.file_id()
+        job_id = self.job_id(training_file=file_id)
+        claim = self.gateway.jobs.claim("worker", lease_s=60.0, job_id=job_id)
+        found = ValidationDraft("training_file", 0, 0, 0, 0)
+        self.gateway.jobs.record(claim, validations=[found])
+        self.gateway.jobs.fail(claim, JobError(code="engine_error", message="it broke"))
+        return file_id
 
     def create(self, headers: dict[str, str] | None = None, **fields: object) -> Any:
         body = {"model": "tiny", **fields}
