@@ -19,7 +19,7 @@ from storage.interfaces import ArtifactStore, JobStore
 RIVALS = 8
 MAX_SKEW_S = 5.0
 MIN_FREE_BYTES = 10 * 1024**3
-PATIENCE_S = 3.0
+PATIENCE_S = 10.0
 
 
 class Verdict(StrEnum):
