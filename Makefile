@@ -41,7 +41,7 @@ check: setup
 	$(BIN)/python -m tests.audit
 
 tiny-checkpoints: setup
-	$(BIN)/python -m disp_engine.builtin.recipe --out build/tiny-checkpoints
+	$(BIN)/python -m disp_engine.builtin.recipe --out build/tiny-checkpoints --only disp-tiny-llada-v
 
 fuzz: setup parts
 	$(BIN)/python -m pytest $(FUZZ) --hypothesis-profile=long

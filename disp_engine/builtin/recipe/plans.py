@@ -19,8 +19,8 @@ DEFAULTS = {
 }
 """Hyperparameters that differ from the paper's, which are set for a far larger projector.
 
-Gradients of data that the model knows have a norm of 0.03 in the median and of 2 at times, which is
-a sample with hardly a mask: unclipped, one such step undoes many.
+Gradients of data that the model knows have a norm of 0.03 in the median and of 2 at times (Eq. 2's
+weight 1/p is large where hardly anything is masked): unclipped, one such step undoes many.
 """
 
 
