@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor
 from transformers.models.diffusion_gemma.configuration_diffusion_gemma import DiffusionGemmaConfig
 
@@ -25,7 +26,6 @@ from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.memory import memory
 from disp_engine.models.llava.model import LlavaModel, Modules
 from disp_engine.models.llava.placement import Placement
-from disp_engine.models.tensors import Checkpoint, Entry
 
 
 @runtime_checkable
@@ -45,18 +45,14 @@ class RandomModel(Protocol):
         ...
 
 
-class RandomWeights(Checkpoint):
-    """Weights of a scale at which activations stay finite, drawn when they are asked for."""
+def drawn(name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """A tensor of bfloat16: ones for what scales, small draws for the rest.
 
-    def tensor(self, name: str) -> Tensor:
-        return drawn(name, self.entries[name].shape)
-
-
-def drawn(name: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of bfloat16: ones for what scales, small draws for the rest."""
+    At these scales activations stay finite.
+    """
     if name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "layer_scalar")):
-        return torch.ones(shape, dtype=torch.bfloat16)
-    return torch.randn(shape, dtype=torch.bfloat16) * 0.02
+        return torch.ones(shape, dtype=torch.bfloat16, device=device)
+    return torch.randn(shape, dtype=torch.bfloat16, device=device) * 0.02
 
 
 @dataclass(frozen=True)
@@ -77,14 +73,19 @@ class LlavaSizes:
     def build(self, tokenizer: Path, device: torch.device) -> DiffusionModel:
         """Draw the weights."""
         modules = Modules.empty(self.config)
-        shapes = weights.shapes(modules.named())
-        entries = {name: Entry(Path(), name, "BF16", shape, 0, 0) for name, shape in shapes.items()}
-        place = Placement.on(device)
-        drawn_here = RandomWeights((), entries)
-        revision = weights.fill(modules.named(), drawn_here, (), place.of, None)
-        place.settle(modules.language, modules.tower)
+        parts = modules.named()
+        for name, shape in weights.shapes(parts).items():
+            prefix = max((part for part in parts if name.startswith(part)), key=len)
+            set_module_tensor_to_device(
+                parts[prefix],
+                name.removeprefix(prefix),
+                device,
+                drawn(name, shape, device),
+                torch.bfloat16,
+            )
+        Placement.on(device).settle(modules.language, modules.tower)
         prompter = self.family.prompter_class.from_folder(tokenizer)
-        model: DiffusionModel = self.family(self.config, prompter, modules, revision)
+        model: DiffusionModel = self.family(self.config, prompter, modules, "0")
         return model
 
 
@@ -110,8 +111,10 @@ class GemmaSizes:
     def build(self, tokenizer: Path, device: torch.device) -> DiffusionModel:
         """Draw the weights."""
         config = DiffusionGemmaConfig(**self.config)
-        tensors = {n: drawn(n, shape) for n, shape in diffusion_gemma.shapes(config).items()}
+        shapes = diffusion_gemma.shapes(config)
+        tensors = {name: drawn(name, shape, device) for name, shape in shapes.items()}
         backbone = Backbone.assembled(config, tensors, torch.bfloat16)
+        del tensors  # one copy of the weights fits a card, two do not
         backbone.model.to(device)
         folder = GemmaFolder(config, self.sampling, self.soft_tokens)
         prompter = Prompter.from_folder(tokenizer)

@@ -18,6 +18,7 @@ from transformers.models.diffusion_gemma.modeling_diffusion_gemma import (
     DiffusionGemmaForBlockDiffusion,
 )
 
+from disp_engine.builtin.recipe.device import training_device
 from disp_engine.builtin.recipe.gemma_layout import (
     CANVAS,
     Chat,
@@ -106,7 +107,8 @@ class CanvasTeacher(Teacher[Chat]):
         self.model.settings = GemmaSettings(hiding=way, seed=int(rng.integers(2**31)))
         shown = self.model.hide(prompt, chosen)
         embeddings = shown.embeddings.clone()
-        said = self.model.backbone.token_embeddings(torch.tensor(command, dtype=torch.long))
+        ids = torch.tensor(command, dtype=torch.long).to(self.model.device)
+        said = self.model.backbone.token_embeddings(ids)
         embeddings[shown.spans[0][0] + places] = said
         return replace(shown, embeddings=embeddings)
 
@@ -150,7 +152,9 @@ def train(
 ) -> None:
     """Train text model and projector in place; prints the loss."""
     pictures = draw_pictures(recipe.scenes, np.random.default_rng(recipe.seed), recipe.stickers)
-    features = cached_features(tower, pictures.pixels)
+    device = training_device()
+    model.backbone.model.to(device)
+    features = cached_features(tower.to(device), pictures.pixels)
     teacher, student = CanvasTeacher(model, chat), CanvasStudent(model)
     optimizer = torch.optim.AdamW(
         student.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
@@ -163,7 +167,8 @@ def train(
         lessons = [teacher.embedded(pictures.scenes[r], features[r].float(), rng) for r in rows]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.learning_rate)
-        loss = lesson_loss(model, lessons, features[torch.from_numpy(rows)].float(), recipe, step)
+        shown = features[torch.from_numpy(rows).to(device)].float()
+        loss = lesson_loss(model, lessons, shown, recipe, step)
         optimizer.zero_grad(set_to_none=False)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -172,6 +177,7 @@ def train(
             print(f"gemma step {step} loss {loss.item():.4f}", flush=True)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             save(student, optimizer, step + 1)
+    model.backbone.model.cpu()
 
 
 def lesson_loss(
@@ -183,7 +189,9 @@ def lesson_loss(
 ) -> Float[Tensor, ""]:
     """The family's objective, plus the penalty on loud visual tokens."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    words = model.backbone.token_embeddings(torch.arange(len(model.backbone.embedding)))
+    words = model.backbone.token_embeddings(
+        torch.arange(len(model.backbone.embedding)).to(model.device)
+    )
     noise = Noise.draw((len(lessons), CANVAS), len(words), generator)
     loudness = (
         model.project(features.flatten(0, 1)).square().mean() / words.detach().square().mean()

@@ -29,7 +29,7 @@ class PatchTower(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N P C"]:
         """Features of each visual token; `pixels` lie in [-1, 1]."""
-        positions = patch_positions().expand(len(pixels), -1, -1)
+        positions = patch_positions().to(pixels.device).expand(len(pixels), -1, -1)
         features: Tensor = self.vision(
             pixel_values=patches(pixels), pixel_position_ids=positions
         ).last_hidden_state

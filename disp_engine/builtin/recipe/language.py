@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from disp_engine.builtin.recipe.device import training_device
 from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher, easy
 from disp_engine.builtin.recipe.pictures import draw_pictures
 from disp_engine.builtin.recipe.tower import learning_rate, normalise
@@ -82,7 +83,7 @@ class Student(nn.Module):
         """Lv: the visual tokens of every picture of the world."""
         patches = self.config.vision.side**2
         with torch.no_grad():
-            return len(self._picture(torch.zeros(patches, self.config.hidden_size)))
+            return len(self._picture(self.newline.new_zeros(patches, self.config.hidden_size)))
 
     def _span(self, batch: LessonBatch, visual: Tensor) -> Float[Tensor, "B Lv D"]:
         visual = torch.stack([self._picture(tile) for tile in visual])
@@ -101,7 +102,7 @@ def lesson_loss(
     step: int,
 ) -> Tensor:
     """Mean cross-entropy over masked positions, weighted, plus the penalty on visual tokens."""
-    u = torch.rand(batch.ids.shape)
+    u = torch.rand(batch.ids.shape).to(batch.ids.device)
     masked = (u < 0.999 * batch.times + 0.001) & (batch.labels != IGNORE)
     noised = torch.where(masked, student.mask_id, batch.ids)
     visual = student.projector(features)
@@ -119,17 +120,17 @@ def lesson_loss(
 def drifted(visual: Float[Tensor, "B P D"], most: float) -> Float[Tensor, "B P D"]:
     """Add noise, half of it common to a picture's tokens, of up to `most` times their size."""
     count, _, width = visual.shape
-    size = most * torch.rand(count, 1, 1) * visual.detach().square().mean().sqrt()
-    noise = torch.randn(count, 1, width) + torch.randn_like(visual)
-    return visual + size * noise / math.sqrt(2)
+    size = most * torch.rand(count, 1, 1).to(visual.device) * visual.detach().square().mean().sqrt()
+    noise = torch.randn(count, 1, width) + torch.randn(visual.shape)
+    return visual + size * noise.to(visual.device) / math.sqrt(2)
 
 
 def cached_features(tower: nn.Module, pixels: np.ndarray) -> Float[Tensor, "N P C"]:
-    """Tower features of all pictures, in half precision to spare memory."""
+    """Tower features of all pictures, in half precision to spare memory, where the tower is."""
+    device = next(tower.parameters()).device
     with torch.inference_mode():
-        return torch.cat(
-            [tower(normalise(pixels[i : i + 128])).half() for i in range(0, len(pixels), 128)]
-        )
+        shown = (normalise(pixels[i : i + 128]).to(device) for i in range(0, len(pixels), 128))
+        return torch.cat([tower(some).half() for some in shown])
 
 
 def train_language(
@@ -144,10 +145,12 @@ def train_language(
     """Train from scratch, from `start` or from where `resume` gets to; prints its loss."""
     torch.manual_seed(recipe.seed)
     pictures = draw_pictures(recipe.scenes, np.random.default_rng(recipe.seed), recipe.stickers)
-    features = cached_features(tower, pictures.pixels)
+    device = training_device()
+    features = cached_features(tower.to(device), pictures.pixels)
     student = Student(config, prompter.mask)
     if start is not None:
         student.load_state_dict(start)
+    student.to(device)
     teacher = Teacher(prompter, student.visual_tokens)
     optimizer = torch.optim.AdamW(
         student.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
@@ -156,10 +159,10 @@ def train_language(
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         batch = teacher.batch(
             pictures.scenes, recipe.batch, np.random.default_rng([recipe.seed, step])
-        )
+        ).to(device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.learning_rate)
-        shown = features[torch.from_numpy(batch.rows)].float()
+        shown = features[torch.from_numpy(batch.rows).to(device)].float()
         loss = lesson_loss(student, teacher, batch, shown, recipe, step)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -169,4 +172,5 @@ def train_language(
             print(f"language step {step} loss {loss.item():.4f}", flush=True)
         if step % 250 == 249:
             checkpoint(student, optimizer, step + 1)
-    return student.eval()
+    tower.cpu()
+    return student.eval().cpu()

@@ -55,6 +55,11 @@ class LessonBatch:
     masked: Bool[Tensor, "B Lv"]
     times: Float[Tensor, "B 1"]
 
+    def to(self, device: torch.device) -> "LessonBatch":
+        """The same batch with its tensors on a device."""
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return LessonBatch(**moved)
+
 
 W = TypeVar("W", bound=Words)
 
@@ -143,4 +148,4 @@ class Teacher(Generic[W]):
 def easy(labels: Int[Tensor, " M"], prompter: ChatPrompter) -> Bool[Tensor, " M"]:
     """Mark the targets that the chat format alone determines: padding and headers."""
     format_only = (prompter.pad, prompter.bos, prompter.start_header, prompter.end_header)
-    return torch.isin(labels, torch.tensor(format_only)) & (labels != IGNORE)
+    return torch.isin(labels, torch.tensor(format_only).to(labels)) & (labels != IGNORE)

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from transformers.models.llava.configuration_llava import LlavaConfig
 from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
 
+from disp_engine.builtin.recipe.device import training_device
 from disp_engine.builtin.recipe.language import cached_features
 from disp_engine.builtin.recipe.layout import VISION
 from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher
@@ -101,10 +102,10 @@ class CausalStudent(nn.Module):
         rows = torch.cat([words[:, :image_at], span, words[:, image_at:]], dim=1)
         hidden = self.language(inputs_embeds=rows, use_cache=False).last_hidden_state
         # The token of a text position is told by the position before it in the whole row.
-        before = torch.arange(image_at, batch.ids.shape[1]) + span.shape[1] - 1
         targets = batch.labels[:, image_at:]
+        before = hidden[:, image_at + span.shape[1] - 1 : -1]
         chosen = targets != IGNORE
-        logits = self.head(hidden[:, before][chosen])
+        logits = self.head(before[chosen])
         loudness: Tensor = visual.square().sum(dim=-1).mean()
         surprise: Tensor = cross_entropy(logits, targets[chosen])
         return surprise + recipe.visual_penalty * loudness
@@ -194,19 +195,20 @@ def train(
 ) -> None:
     """Train projector and language model in place; prints the loss."""
     pictures = draw_pictures(recipe.scenes, np.random.default_rng(recipe.seed), recipe.stickers)
-    features = cached_features(tower, pictures.pixels)
+    device = training_device()
+    features = cached_features(tower.to(device), pictures.pixels)
     teacher, student = CausalTeacher(chat, GRID * GRID), CausalStudent(model)
-    model.train()
+    model.train().to(device)
     optimizer = torch.optim.AdamW(
         student.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
     )
     for step in range(restore(student, optimizer), recipe.steps):
         batch = teacher.batch(
             pictures.scenes, recipe.batch, np.random.default_rng([recipe.seed, step])
-        )
+        ).to(device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.learning_rate)
-        shown = features[torch.from_numpy(batch.rows)].float()
+        shown = features[torch.from_numpy(batch.rows).to(device)].float()
         loss = student.loss(batch, shown, teacher.image_at, recipe)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -216,4 +218,4 @@ def train(
             print(f"llava step {step} loss {loss.item():.4f}", flush=True)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             save(student, optimizer, step + 1)
-    model.eval()
+    model.eval().cpu()

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from disp_engine.builtin.recipe.device import training_device
 from disp_engine.builtin.recipe.pictures import OTHER, Pictures, draw_pictures
 from disp_engine.builtin.world import COLOURS, GROUNDS, SHAPES
 from disp_engine.models.llava.config import VisionConfig
@@ -60,10 +61,12 @@ class Supervisor(nn.Module):
 
     def loss(self, tokens: Float[Tensor, "B P C"], pictures: Pictures, rows: np.ndarray) -> Tensor:
         """Cross-entropy of the local labels and, weighted, of the facts; plus the penalty."""
-        colour, shape = (torch.from_numpy(a[rows]) for a in (pictures.colour, pictures.shape))
+        colour, shape, facts = (
+            torch.from_numpy(a[rows]).to(tokens.device)
+            for a in (pictures.colour, pictures.shape, pictures.facts)
+        )
         local = cross_entropy(self.colour(tokens).flatten(0, 1), colour.flatten())
         local = local + cross_entropy(self.shape(tokens).flatten(0, 1), shape.flatten())
-        facts = torch.from_numpy(pictures.facts[rows])
         parts = self.facts(self.recipe.whole_picture_gain * tokens).split(self.sizes, dim=-1)
         spread = [
             cross_entropy(part.flatten(0, 1), facts[:, i].repeat_interleave(tokens.shape[1]))
@@ -91,7 +94,9 @@ def train_tower(recipe: TowerRecipe, config: VisionConfig) -> SiglipTower:
 def supervise(tower: nn.Module, width: int, recipe: TowerRecipe) -> Pictures:
     """Train a tower of features [N P C], C being `width`, in place; return what it was shown."""
     rng = np.random.default_rng(recipe.seed)
-    heads = Supervisor(width, recipe)
+    device = training_device()
+    tower.to(device)
+    heads = Supervisor(width, recipe).to(device)
     pictures = draw_pictures(recipe.scenes, rng, recipe.stickers)
     optimizer = torch.optim.AdamW(
         [*tower.parameters(), *heads.parameters()], recipe.learning_rate, weight_decay=0.01
@@ -100,7 +105,7 @@ def supervise(tower: nn.Module, width: int, recipe: TowerRecipe) -> Pictures:
         rows = rng.integers(recipe.scenes, size=recipe.batch)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.learning_rate)
-        tokens = tower(normalise(pictures.pixels[rows]))
+        tokens = tower(normalise(pictures.pixels[rows]).to(device))
         loss = heads.loss(tokens, pictures, rows)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -108,6 +113,7 @@ def supervise(tower: nn.Module, width: int, recipe: TowerRecipe) -> Pictures:
         optimizer.step()
         if step % 50 == 0 or step == recipe.steps - 1:
             print(f"tower step {step} loss {loss.item():.4f}", flush=True)
+    tower.cpu()
     return pictures
 
 
