@@ -54,7 +54,7 @@ class GemmaRecipe:
     the masked recipe it keeps both at one scale.
     """
 
-    steps: int = 6000
+    steps: int = 1600
     batch: int = 32
     learning_rate: float = 8e-4
     scenes: int = 24_000
