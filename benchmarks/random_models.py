@@ -68,7 +68,8 @@ class LlavaSizes:
 
     def planned(self) -> Memory:
         """As the family's blueprint has it."""
-        return memory(self.config, weights.shapes(Modules.empty(self.config).named()), "BF16")
+        shapes = weights.shapes(Modules.empty(self.config).named())
+        return memory(self.config, shapes, "BF16", self.family.rows_of_a_sample)
 
     def build(self, tokenizer: Path, device: torch.device) -> DiffusionModel:
         """Draw the weights."""

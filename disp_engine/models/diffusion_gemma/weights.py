@@ -10,6 +10,7 @@ from transformers.models.diffusion_gemma.modeling_diffusion_gemma import (
 )
 
 from disp_engine.errors import InvalidModelError
+from disp_engine.models.diffusion_gemma.hiding import GemmaSettings
 from disp_engine.models.inspection import Memory, value_bytes
 
 PROJECTOR = "model.encoder.embed_vision.embedding_projection."
@@ -34,10 +35,14 @@ def shapes(config: Any) -> dict[str, tuple[int, ...]]:
 def memory(
     config: Any, soft_tokens: int, tensors: Mapping[str, tuple[int, ...]], dtype: str
 ) -> Memory:
-    """Estimate a job's needs for one sample with one picture and one canvas."""
+    """Estimate a job's needs for one sample with one picture; most is kept to score it.
+
+    What is kept for the logits of its canvases comes on top.
+    """
     b, text = value_bytes(dtype), config.text_config
     projector = math.prod(tensors[f"{PROJECTOR}weight"])
-    positions = soft_tokens + 2 + _TEXT + config.canvas_length
+    canvases = GemmaSettings().canvases
+    positions = soft_tokens + 2 + _TEXT + canvases * config.canvas_length
     layers = sum(_kept_by(layer, b) for layer in text.per_layer_config)
     return Memory(
         weights=(sum(map(math.prod, tensors.values())) - projector) * b,

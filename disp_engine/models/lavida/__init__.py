@@ -40,6 +40,7 @@ class Lavida(LlavaModel):
     config_class = LavidaConfig
     prompter_class = Prompter
     settings_type: ClassVar[type[LavidaSettings]] = LavidaSettings
+    rows_of_a_sample: ClassVar[int] = 2  # its mask and the complement
     prompter: Prompter
     settings = LavidaSettings()
 

@@ -14,8 +14,13 @@ _TEXT, _RESPONSE = 128, 32
 """Positions of a prompt's text and of one block of its response, as DiSP has them."""
 
 
-def memory(config: LlavaConfig, tensors: Mapping[str, tuple[int, ...]], dtype: str) -> Memory:
-    """Estimate a job's needs for one sample with one picture of the largest kind."""
+def memory(
+    config: LlavaConfig, tensors: Mapping[str, tuple[int, ...]], dtype: str, rows: int = 1
+) -> Memory:
+    """Estimate a job's needs for one sample with one picture of the largest kind.
+
+    `rows`: how often a sample stands in the batch that its loss is of.
+    """
     b = value_bytes(dtype)
     projector = sum(math.prod(s) for name, s in tensors.items() if name.startswith(PROJECTOR))
     others = sum(map(math.prod, tensors.values())) - projector
@@ -24,7 +29,7 @@ def memory(config: LlavaConfig, tensors: Mapping[str, tuple[int, ...]], dtype: s
     return Memory(
         weights=others * b,
         training=4 * 4 * projector,  # parameter, gradient and AdamW's two moments
-        activations=positions * kept_by_layers(config, b),
+        activations=rows * positions * kept_by_layers(config, b),
         features=tiles * config.vision.side**2 * config.vision.hidden_size * b,
         positions=positions,
     )

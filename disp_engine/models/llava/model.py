@@ -110,6 +110,7 @@ class LlavaModel(ABC):
     config_class: ClassVar[type[LlavaConfig]]
     prompter_class: ClassVar[type[ChatPrompter]]
     projector_prefix: ClassVar[str] = weights.PROJECTOR
+    rows_of_a_sample: ClassVar[int] = 1
     loading: ClassVar[str] = (
         "model.load_state_dict(safetensors.torch.load_file({path!r}), strict=False)"
     )
@@ -190,7 +191,9 @@ class LlavaModel(ABC):
         """Sizes, names and memory of the model that the folder's config plans."""
         config = cls.config_class.from_folder(folder)
         tensors = weights.shapes(Modules.empty(config).named())
-        return Blueprint(asdict(config), tensors, memory(config, tensors, dtype))
+        return Blueprint(
+            asdict(config), tensors, memory(config, tensors, dtype, cls.rows_of_a_sample)
+        )
 
     @property
     def device(self) -> torch.device:
