@@ -31,7 +31,7 @@ from schemas.jobs import Checkpoint, Event, Job, JobDeleted, JobStatus, Metric
 from schemas.models import Model
 from schemas.reports import Report
 from schemas.requests import DefenseJobCreate
-from schemas.samples import Sample, SampleStatus, Verdict
+from schemas.samples import Sample, SampleSaliency, SampleStatus, Verdict
 from schemas.signatures import ReportSignature, SigningKey
 from schemas.wire import Page
 
@@ -97,7 +97,7 @@ class Client:
         *,
         part_size: int = PART,
     ) -> File:
-        """Send a file without holding it in memory.
+        """Send a dataset, or a projector to start from, without holding it in memory.
 
         A large one that broke off goes on with what is missing; a small one is sent again.
         """
@@ -280,6 +280,16 @@ class Client:
         """One sample by its id in the dataset."""
         path = f"/v1/defense/jobs/{job_id}/samples/{quote(sample_id, safe='')}"
         return _parse(Sample, self._get(path))
+
+    def saliency(self, job_id: str, sample_id: str) -> SampleSaliency:
+        """Where a sample's first picture is salient."""
+        path = f"/v1/defense/jobs/{job_id}/samples/{quote(sample_id, safe='')}/saliency.json"
+        return _parse(SampleSaliency, self._get(path))
+
+    def saliency_picture(self, job_id: str, sample_id: str) -> bytes:
+        """The same as a PNG in shades of grey."""
+        path = f"/v1/defense/jobs/{job_id}/samples/{quote(sample_id, safe='')}/saliency.png"
+        return self._get(path).content
 
     def checkpoints(self, job_id: str) -> Page[Checkpoint]:
         """The projectors that the job has published."""

@@ -38,13 +38,16 @@ UPLOAD_FORM = {
 @router.post(
     "",
     status_code=201,
-    responses=refusals(400, 408, 413, 415),
+    responses=refusals(400, 408, 413, 415, ErrorCode.UNSAFE_FORMAT),
     openapi_extra={"requestBody": UPLOAD_FORM},
 )
 async def upload(
     request: Request, response: Response, gateway: AnyGateway, tenant: Submitter
 ) -> File:
-    """Upload a zip or tar of LLaVA JSON and images; the key is checked before the body is read."""
+    """Upload a zip or tar of LLaVA JSON and images, or as `checkpoint` a projector in safetensors.
+
+    The key is checked before the body is read.
+    """
     async with request.form(max_files=1, max_fields=8) as form:
         part, purpose = _read_form(form)
         file = await run_in_threadpool(
@@ -101,9 +104,9 @@ def _read_form(form: FormData) -> tuple[UploadFile, FilePurpose]:
     part, purpose = form.get("file"), form.get("purpose")
     errors: list[dict[str, Any]] = []
     if not isinstance(part, UploadFile):
-        errors.append(_at("file", "send the archive as the form's file `file`"))
+        errors.append(_at("file", "send the file as the form's file `file`"))
     if purpose not in UPLOADABLE:
-        errors.append(_at("purpose", "purpose is `fine-tune` or `evaluation`"))
+        errors.append(_at("purpose", f"purpose is one of {', '.join(UPLOADABLE)}"))
     if errors or not isinstance(part, UploadFile):
         raise RequestValidationError(errors)
     return part, FilePurpose(str(purpose))

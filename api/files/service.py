@@ -1,4 +1,4 @@
-"""Storing, finding and deleting uploaded datasets."""
+"""Storing, finding and deleting uploaded datasets and projectors."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -6,6 +6,7 @@ from typing import BinaryIO
 from api.downloads import Download
 from api.errors import FileNotValidated, UnsupportedFormat
 from api.files.archives import sniff
+from api.files.weights import require_safetensors
 from api.gateway import Gateway
 from schemas.files import File, FileDeleted, FilePurpose, FileValidation
 from storage.ids import new_id
@@ -19,9 +20,8 @@ MEDIA_TYPES = {".zip": "application/zip", ".tar": "application/x-tar", ".gz": "a
 def store_upload(
     gateway: Gateway, tenant: str, stream: BinaryIO, filename: str, purpose: FilePurpose
 ) -> File:
-    """Store an archive's bytes and then its row; refuse what is no archive."""
-    if sniff(stream) is None:
-        raise UnsupportedFormat()
+    """Store a file's bytes and then its row; refuse what cannot be what it is for."""
+    require_format(stream, purpose)
     file_id = new_id("file")
     blob = gateway.artifacts.put_stream(upload_key(tenant, file_id), _chunks(stream))
     draft = FileDraft(
@@ -33,6 +33,14 @@ def store_upload(
         sha256=blob.sha256,
     )
     return gateway.jobs.add_file(tenant, draft)
+
+
+def require_format(stream: BinaryIO, purpose: FilePurpose) -> None:
+    """Refuse a checkpoint that is not safetensors, and a dataset that is no archive."""
+    if purpose is FilePurpose.CHECKPOINT:
+        require_safetensors(stream)
+    elif sniff(stream) is None:
+        raise UnsupportedFormat()
 
 
 def delete(gateway: Gateway, tenant: str, file_id: str) -> FileDeleted:

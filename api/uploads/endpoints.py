@@ -115,6 +115,7 @@ def create_part_urls(
         400,
         404,
         415,
+        ErrorCode.UNSAFE_FORMAT,
         ErrorCode.UPLOAD_NOT_PENDING,
         ErrorCode.UPLOAD_INCOMPLETE,
         ErrorCode.DIGEST_MISMATCH,

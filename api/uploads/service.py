@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 
-from api.errors import PayloadTooLarge, UnsupportedFormat
-from api.files.archives import HEAD, sniff
-from api.files.service import clean_filename
+from api.errors import PayloadTooLarge, UnsafeFormat, UnsupportedFormat
+from api.files.archives import HEAD
+from api.files.service import clean_filename, require_format
 from api.gateway import Gateway
 from schemas.files import File
 from schemas.uploads import (
@@ -101,7 +101,7 @@ def part_urls(gateway: Gateway, tenant: str, upload_id: str, numbers: Sequence[i
 def complete(gateway: Gateway, tenant: str, upload_id: str, request: UploadComplete) -> Upload:
     """Make the parts one file, if they are what was announced; idempotent.
 
-    Bytes with another digest, and what is no archive, end the upload as cancelled.
+    Bytes with another digest, or of a format that does not suit the purpose, cancel the upload.
     """
     record = gateway.jobs.get_upload(tenant, upload_id)
     if record.status == "completed":
@@ -115,7 +115,7 @@ def complete(gateway: Gateway, tenant: str, upload_id: str, request: UploadCompl
     try:
         sha256 = _verified(gateway, record, request)
         gateway.jobs.complete_upload(tenant, upload_id, sha256)
-    except (DigestMismatch, UnsupportedFormat):
+    except (DigestMismatch, UnsafeFormat, UnsupportedFormat):
         gateway.jobs.cancel_upload(tenant, upload_id)
         sweep(gateway, record)
         raise
@@ -250,8 +250,7 @@ def _verified(gateway: Gateway, record: UploadRecord, request: UploadComplete) -
     announced = (("sha256", record.sha256), ("sha256", request.sha256), ("md5", request.md5))
     if any(value is not None and value != found[name] for name, value in announced):
         raise DigestMismatch(record.id)
-    if sniff(BytesIO(head)) is None:
-        raise UnsupportedFormat()
+    require_format(BytesIO(head), record.purpose)
     return str(found["sha256"])
 
 

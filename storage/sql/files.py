@@ -140,6 +140,7 @@ def _unfinished_readers(file_id: str) -> Any:
                 JobRow.training_file == file_id,
                 JobRow.triggered_file == file_id,
                 JobRow.clean_file == file_id,
+                JobRow.checkpoint_file == file_id,
             )
         )
         .limit(1)
