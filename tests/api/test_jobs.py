@@ -71,7 +71,7 @@ def test_the_stages_asked_for_reach_the_worker_and_the_others_are_skipped_at_onc
     ("fields", "code", "param"),
     [
         ({"checkpoint_file": ABSENT}, "file_not_found", "/checkpoint_file"),
-        ({"stages": ["retrain"]}, "validation_error", None),
+        ({"stages": ["retrain"]}, "validation_error", ""),
         ({"stages": []}, "validation_error", "/stages"),
         ({"model": "nope"}, "model_not_found", "/model"),
         ({"training_file": ABSENT}, "file_not_found", "/training_file"),
