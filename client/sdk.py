@@ -1,9 +1,8 @@
 """The service as a Python object.
 
 A call that meets no service, or one that is away, is repeated for `patience_s` from its first
-failure on, so a gateway that restarts goes unnoticed. Job creation carries an Idempotency-Key; an
-small upload whose answer was lost is stored a second time, which costs space and nothing else.
-A large one goes in parts and resumes, also after the client was killed.
+failure on, so a gateway that restarts goes unnoticed. Whatever creates a job or a file carries an
+Idempotency-Key. A large upload goes in parts and resumes, also after the client was killed.
 """
 
 import hashlib
@@ -106,10 +105,13 @@ class Client:
             state = source.state_file(self._state / "uploads", str(self._http.base_url))
             return upload_in_parts(self, source, state, part_size)
 
+        headers = {"Idempotency-Key": uuid4().hex}
+
         def send() -> httpx2.Response:
             with path.open("rb") as file:
                 return self._http.post(
                     "/v1/files",
+                    headers=headers,
                     data={"purpose": purpose.value},
                     files={"file": (path.name, file, "application/octet-stream")},
                     timeout=UPLOAD_TIMEOUT,

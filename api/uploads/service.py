@@ -25,20 +25,25 @@ from schemas.uploads import (
 )
 from storage.errors import (
     DigestMismatch,
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
     NotFound,
     PartConflict,
     UploadIncomplete,
     UploadNotPending,
 )
 from storage.ids import new_id
+from storage.interfaces import Idempotency
 from storage.keys import upload_key
 from storage.uploads import HeldPart, PartRecord, PartWriter, UploadDraft, UploadRecord
 
 CHUNK = 1 << 20
 
 
-def create(gateway: Gateway, tenant: str, request: UploadCreate) -> Upload:
-    """Begin an upload in the artifact store, then give it a row."""
+def create(
+    gateway: Gateway, tenant: str, request: UploadCreate, idempotency: Idempotency | None
+) -> tuple[Upload, bool]:
+    """Begin an upload in the artifact store, then give it a row; tell whether it was there."""
     if request.bytes > MAX_PARTS * request.part_size:
         raise PayloadTooLarge()
     file_id = new_id("file")
@@ -54,7 +59,17 @@ def create(gateway: Gateway, tenant: str, request: UploadCreate) -> Upload:
         part_size=request.part_size,
         sha256=request.sha256,
     )
-    return _upload(gateway.jobs.create_upload(tenant, draft, ttl_s=gateway.upload_ttl_s), [])
+    try:
+        record = gateway.jobs.create_upload(
+            tenant, draft, ttl_s=gateway.upload_ttl_s, idempotency=idempotency
+        )
+    except (IdempotencyKeyReused, IdempotencyInFlight):
+        gateway.artifacts.parts.abort(key, draft.handle)
+        raise
+    if record.id == draft.id:
+        return _upload(record, []), False
+    gateway.artifacts.parts.abort(key, draft.handle)
+    return get(gateway, tenant, record.id), True
 
 
 def get(gateway: Gateway, tenant: str, upload_id: str) -> Upload:

@@ -169,3 +169,16 @@ def test_a_checkpoint_is_kept_and_is_no_dataset(api):
     assert_problem(api.upload(safetensors()), 415, "unsupported_format")
     found = api.client.get("/v1/files", params={"purpose": "checkpoint"}).json()["data"]
     assert [file["id"] for file in found] == [answer.json()["id"]]
+
+
+def test_an_idempotency_key_gives_one_file_whose_bytes_are_kept_once(api):
+    key = {"Idempotency-Key": "f-1"}
+    first, again = api.upload(**key), api.upload(**key)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    assert_problem(
+        api.upload(zip_archive(b"[1]"), **key), 422, "idempotency_key_reused", "Idempotency-Key"
+    )
+    assert len(list(api.gateway.artifacts.keys("tenants/acme/"))) == 1
+    assert len(api.client.get("/v1/files").json()["data"]) == 1

@@ -284,3 +284,15 @@ def test_a_checkpoint_in_parts_is_safetensors_or_ends_the_upload(api):
 
 def test_nobody_uploads_what_a_job_would_publish(api):
     assert_problem(begin(api, purpose="fine-tune-results"), 422, "validation_error", "/purpose")
+
+
+def test_an_idempotency_key_gives_one_upload_as_it_is_by_then(each_api):
+    key = {"Idempotency-Key": "u-1"}
+    first = begin(each_api, key).json()
+    put(each_api, first["id"], 1, PARTS[1])
+    again = begin(each_api, key)
+    assert again.status_code == 201 and again.headers["idempotency-replayed"] == "true"
+    assert again.json()["id"] == first["id"]
+    assert [part["number"] for part in again.json()["parts"]] == [1]
+    other = begin(each_api, key, filename="other.zip")
+    assert_problem(other, 422, "idempotency_key_reused", "Idempotency-Key")
