@@ -1,9 +1,10 @@
 """Who is asking: bearer keys, scopes, and ids that cannot be ids."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Path
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -29,12 +30,13 @@ def authenticated(
     return key
 
 
-def with_scope(scope: str) -> Callable[[ApiKey], str]:
-    """Return a dependency: the tenant of a key that has `scope`."""
+def with_scope(scope: str) -> Callable[[ApiKey], Awaitable[str]]:
+    """Return a dependency: the tenant of a key that has `scope`, which every event then tells."""
 
-    def tenant(key: Annotated[ApiKey, Depends(authenticated)]) -> str:
+    async def tenant(key: Annotated[ApiKey, Depends(authenticated)]) -> str:
         if scope not in key.scopes:
             raise Forbidden()
+        structlog.contextvars.bind_contextvars(tenant=key.tenant)  # in the request's own task
         return key.tenant
 
     return tenant

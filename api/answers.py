@@ -15,7 +15,7 @@ DESCRIPTIONS = {
     408: "The body comes too slowly.",
     409: "Not in the present state, or there are too many.",
     413: "The body is too long.",
-    415: "Neither a zip nor a tar archive.",
+    415: "Neither a zip nor a tar archive, or no safetensors where weights are announced.",
     416: "No such bytes.",
     422: "The request is not as documented, or names something that does not exist.",
     429: "Too many requests, or too many unfinished jobs.",

@@ -74,6 +74,12 @@ class UnsupportedFormat(Refusal):
     status = 415
 
 
+class UnsafeFormat(Refusal):
+    """Weights are taken as safetensors only: convert them where reading a pickle does no harm."""
+
+    status = 415
+
+
 class UrlNotAllowed(Refusal):
     """Webhooks go to https URLs of public hosts, without a user, a password or a fragment."""
 
@@ -100,6 +106,7 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     BodyTooSlow: (408, ErrorCode.REQUEST_TIMEOUT),
     PayloadTooLarge: (413, ErrorCode.PAYLOAD_TOO_LARGE),
     UnsupportedFormat: (415, ErrorCode.UNSUPPORTED_FORMAT),
+    UnsafeFormat: (415, ErrorCode.UNSAFE_FORMAT),
     UrlNotAllowed: (422, ErrorCode.URL_REFUSED),
     RangeNotSatisfiable: (416, ErrorCode.RANGE_NOT_SATISFIABLE),
     RateLimited: (429, ErrorCode.RATE_LIMITED),

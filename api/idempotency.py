@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 
+from schemas.errors import ErrorCode
 from storage.interfaces import Idempotency
 
 KeyHeader = Annotated[str | None, Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
@@ -33,3 +34,5 @@ class Fingerprint:
 
 
 IdempotencyKey = Annotated[Fingerprint, Depends()]
+KEY_REFUSALS = (ErrorCode.IDEMPOTENCY_KEY_REUSED, ErrorCode.IDEMPOTENCY_IN_FLIGHT)
+"""What a route that takes a key may refuse with."""

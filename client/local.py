@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -36,6 +37,8 @@ class LocalRun:
     training_file: str
     triggered_file: str | None
     clean_file: str | None
+    checkpoint_file: str | None
+    stages: Sequence[str]
     success: dict[str, Any] | None
     method: dict[str, Any]
     defaults: dict[str, Any]

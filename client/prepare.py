@@ -1,9 +1,15 @@
 """What a database needs before anything can run on it: tables, the built-in models, a key."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from client.errors import DispError
-from disp_engine.registry import builtin_models
+from disp_engine.digests import digest
+from disp_engine.errors import InvalidRequestError
+from disp_engine.registry import builtin_models, card_defaults, family, kind
+from schemas.requests import ModelId
 from storage.connect import open_job_store
 from storage.interfaces import JobStore, ModelRecord
 from storage.migrate import upgrade
@@ -23,6 +29,25 @@ def prepare_database(url: str) -> JobStore:
         fields = ("id", "family", "revision", "defaults")
         store.register_model(ModelRecord(path=str(card["path"]), **{k: card[k] for k in fields}))
     return store
+
+
+def registration(model_id: str, folder: Path, sha256: Mapping[str, str]) -> ModelRecord:
+    """Return what a verified folder is registered as; `sha256` are its files' by their names."""
+    try:
+        known = TypeAdapter(ModelId).validate_python(model_id)
+    except ValidationError as error:
+        raise InvalidRequestError(
+            f"{model_id!r} cannot be a model's id; name one with --id."
+        ) from error
+    adapter = family(folder)
+    return ModelRecord(
+        id=known,
+        family=adapter.__module__.removeprefix("disp_engine.models."),
+        revision=digest(dict(sha256)),
+        path=str(folder),
+        defaults=card_defaults(folder),
+        kind=kind(folder),
+    )
 
 
 def issue_key(url: str, tenant: str, scopes: Sequence[str]) -> str:

@@ -1,9 +1,8 @@
 """The service as a Python object.
 
 A call that meets no service, or one that is away, is repeated for `patience_s` from its first
-failure on, so a gateway that restarts goes unnoticed. Job creation carries an Idempotency-Key; an
-small upload whose answer was lost is stored a second time, which costs space and nothing else.
-A large one goes in parts and resumes, also after the client was killed.
+failure on, so a gateway that restarts goes unnoticed. Whatever creates a job or a file carries an
+Idempotency-Key. A large upload goes in parts and resumes, also after the client was killed.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ from schemas.jobs import Checkpoint, Event, Job, JobDeleted, JobStatus, Metric
 from schemas.models import Model
 from schemas.reports import Report
 from schemas.requests import DefenseJobCreate
-from schemas.samples import Sample, SampleStatus, Verdict
+from schemas.samples import Sample, SampleSaliency, SampleStatus, Verdict
 from schemas.signatures import ReportSignature, SigningKey
 from schemas.wire import Page
 
@@ -97,7 +96,7 @@ class Client:
         *,
         part_size: int = PART,
     ) -> File:
-        """Send a file without holding it in memory.
+        """Send a dataset, or a projector to start from, without holding it in memory.
 
         A large one that broke off goes on with what is missing; a small one is sent again.
         """
@@ -106,10 +105,13 @@ class Client:
             state = source.state_file(self._state / "uploads", str(self._http.base_url))
             return upload_in_parts(self, source, state, part_size)
 
+        headers = {"Idempotency-Key": uuid4().hex}
+
         def send() -> httpx2.Response:
             with path.open("rb") as file:
                 return self._http.post(
                     "/v1/files",
+                    headers=headers,
                     data={"purpose": purpose.value},
                     files={"file": (path.name, file, "application/octet-stream")},
                     timeout=UPLOAD_TIMEOUT,
@@ -280,6 +282,16 @@ class Client:
         """One sample by its id in the dataset."""
         path = f"/v1/defense/jobs/{job_id}/samples/{quote(sample_id, safe='')}"
         return _parse(Sample, self._get(path))
+
+    def saliency(self, job_id: str, sample_id: str) -> SampleSaliency:
+        """Where a sample's first picture is salient."""
+        path = f"/v1/defense/jobs/{job_id}/samples/{quote(sample_id, safe='')}/saliency.json"
+        return _parse(SampleSaliency, self._get(path))
+
+    def saliency_picture(self, job_id: str, sample_id: str) -> bytes:
+        """The same as a PNG in shades of grey."""
+        path = f"/v1/defense/jobs/{job_id}/samples/{quote(sample_id, safe='')}/saliency.png"
+        return self._get(path).content
 
     def checkpoints(self, job_id: str) -> Page[Checkpoint]:
         """The projectors that the job has published."""

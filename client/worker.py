@@ -65,8 +65,15 @@ def _become_celery(queues: Sequence[str]) -> NoReturn:
     os.execve(sys.executable, celery_command(queues), environment)  # noqa: S606  our own list
 
 
+def node_name(queues: Sequence[str], devices: str) -> str:
+    """Return what tells the nodes of one machine apart: their queues and the GPUs they see."""
+    served = "-".join(queue.removeprefix("disp.") for queue in queues)
+    return f"{served}{devices.replace(',', '-')}@%h"
+
+
 def celery_command(queues: Sequence[str]) -> list[str]:
     """Return the command of a node: one job at a time, a fresh process for each GPU job."""
     node = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-c", "1"]
+    node += ["-n", node_name(queues, os.environ.get("CUDA_VISIBLE_DEVICES", ""))]
     node += ["-Q", ",".join(queues), "--without-mingle", "--without-gossip"]
     return node if QUEUE in queues else [*node, "--max-tasks-per-child", CHILDREN_LAST]

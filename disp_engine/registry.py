@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields
 from importlib import import_module, resources
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from disp_engine.detection.interfaces import Detector
     from disp_engine.guards.guard import Guard
     from disp_engine.interfaces import AutoregressiveModel, DiffusionModel
+
+ModelKind = Literal["diffusion", "autoregressive"]
 
 BUILTIN = Path(__file__).parent / "builtin"
 
@@ -164,6 +166,11 @@ def family(folder: Path) -> Any:
     raise InvalidModelError(
         f"config.json: architectures {names!r} is not supported; known: {', '.join(known)}."
     )
+
+
+def kind(folder: Path) -> ModelKind:
+    """How the model of a checkpoint folder makes its answers, by the verbs of its adapter."""
+    return "diffusion" if hasattr(family(folder), "denoise") else "autoregressive"
 
 
 def model_families() -> dict[str, str]:

@@ -15,11 +15,13 @@ from disp_engine.data.writer import purified_record, write_dataset
 from disp_engine.defences.defence import Outcome
 from disp_engine.defences.rewriting import Rewritten
 from disp_engine.defences.settings import DefenceSettings
+from disp_engine.errors import InvalidModelError
 from disp_engine.ingest import Ingested, ingest
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import matcher
 from disp_engine.models.export import pack_checkpoint
+from disp_engine.models.projector import load_projector
 from disp_engine.records import Sample
 from disp_engine.report.build import build_report
 from disp_engine.report.log import StageLog
@@ -52,17 +54,30 @@ def run(
         data = ingested or ingest(spec, log)
         success = matcher(**spec.success) if spec.success else None
         training, sets = data.training, EvaluationSets(data.triggered, data.clean, success)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = registry.load_model(spec.model_dir, device=device, options=spec.model_options)
+        model = _load_model(spec)
         stages = spec.work_dir / "stages"
         given = (model, training, sets, settings, spec.seed, stages, log)
-        defence = kind(*given, sharing=sharing or Alone(), ranks=_ranks(spec, stages))
+        ranks, asked = _ranks(spec, stages), frozenset(spec.stages)
+        defence = kind(*given, sharing=sharing or Alone(), ranks=ranks, asked=asked)
         cache, prepared = defence.prepare()
     if spec.role == "assists":
         return defence.assist(cache, prepared)
     outcome = defence.run(cache, prepared)
     with log.timed("report"):
         _write(spec, model, training, sets, defence.settings, outcome, log)
+
+
+def _load_model(spec: RunSpec) -> DiffusionModel:
+    """The model of the folder, with the projector that the run is to start from."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = registry.load_model(spec.model_dir, device=device, options=spec.model_options)
+    if spec.checkpoint_file is not None:
+        try:
+            load_projector(model.projector, model.projector_prefix, spec.checkpoint_file)
+        except InvalidModelError as error:
+            error.param = "checkpoint_file"
+            raise
+    return model
 
 
 def _ranks(spec: RunSpec, stages: Path) -> Ranks | None:
@@ -82,9 +97,13 @@ def _write(
     outcome: Outcome,
     log: StageLog,
 ) -> None:
-    _write_data(training, outcome, spec.out_dir)
+    """Leave what was asked for: an unpurified dataset or projector is in no output."""
+    _write_samples(training, outcome, spec.out_dir)
+    if "purify" in spec.stages:
+        _write_dataset(training, outcome, spec.out_dir)
     projector = spec.out_dir / "mm_projector.safetensors"
-    model.save_projector(projector)
+    if "retrain" in spec.stages:
+        model.save_projector(projector)
     if "merged_checkpoint" in spec.artifacts:
         pack_checkpoint(spec.model_dir, projector, spec.out_dir / "merged_checkpoint.tar")
     report = build_report(spec, model, training, sets, settings, outcome, log)
@@ -93,10 +112,13 @@ def _write(
     _sync(spec.out_dir)
 
 
-def _write_data(training: Dataset, outcome: Outcome, folder: Path) -> None:
+def _write_dataset(training: Dataset, outcome: Outcome, folder: Path) -> None:
     kept = _surviving(training, outcome)
     used = {image for sample, _ in kept for image in sample.images}
     write_dataset(training, [record for _, record in kept], used, folder)
+
+
+def _write_samples(training: Dataset, outcome: Outcome, folder: Path) -> None:
     lines = [*_lines(training, outcome), *_fallen_lines(outcome)]
     _add_findings(lines, training, outcome, folder)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -96,7 +96,7 @@ class ErrorCode(StrEnum):
     REMOTE_CODE_REFUSED = "remote_code_refused"
     """A job failed: a config of the checkpoint asks for code of its own."""
     UNSAFE_FORMAT = "unsafe_format"
-    """A job failed: weights in a format that can run code when it is read."""
+    """Weights in a format that can run code when it is read (415, and why a job failed)."""
     INVALID_REQUEST = "invalid_request"
     """A job failed: the settings do not fit the model or the data."""
     ENGINE_ERROR = "engine_error"

@@ -1,7 +1,7 @@
 """An uploaded file, in the shape of OpenAI's File object."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -11,19 +11,24 @@ from schemas.wire import Resource
 
 
 class FilePurpose(StrEnum):
-    """What a file is for: to be purified, to measure with, or read by who gave the order."""
+    """What a file is for: to be purified, to measure with, to start from, or to be read.
+
+    A `checkpoint` is a projector in safetensors; results are what a job has published.
+    """
 
     FINE_TUNE = "fine-tune"
     EVALUATION = "evaluation"
+    CHECKPOINT = "checkpoint"
     RESULTS = "fine-tune-results"
 
 
-UPLOADABLE = (FilePurpose.FINE_TUNE, FilePurpose.EVALUATION)
+UploadablePurpose = Literal[FilePurpose.FINE_TUNE, FilePurpose.EVALUATION, FilePurpose.CHECKPOINT]
 """The purposes that a client may give; results are the service's own."""
+UPLOADABLE: tuple[FilePurpose, ...] = get_args(UploadablePurpose)
 
 
 class File(Resource):
-    """An uploaded dataset; `sha256` is ours, the rest is OpenAI's shape."""
+    """An uploaded dataset or projector; `sha256` is ours, the rest is OpenAI's shape."""
 
     id: str
     object: Literal["file"] = "file"

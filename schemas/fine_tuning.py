@@ -2,14 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from schemas.jobs import JobError
 from schemas.requests import (
     AnyMethod,
+    AskedStage,
     DispHyperparameters,
     Evaluation,
+    ExtraArtifact,
     FileId,
+    JobOptions,
     MetadataKey,
     MetadataValue,
     Method,
@@ -33,12 +36,12 @@ class FineTuningHyperparameters(Request):
     learning_rate_multiplier: Auto = "auto"
 
 
-class FineTuningJobCreate(Request):
+class FineTuningJobCreate(JobOptions):
     """The body of `POST /v1/fine_tuning/jobs`.
 
-    `evaluation`, `method` and `validation` are this service's own.
-
-    `validation_file` is a clean set to measure with, the same as `evaluation.clean_file`.
+    `method` and all that `JobOptions` lists, `suffix` apart, are this service's own: OpenAI's
+    client sends them as its `extra_body`. `validation_file` is a clean set to measure with, as
+    `evaluation.clean_file` is.
     """
 
     model: ModelId
@@ -46,10 +49,7 @@ class FineTuningJobCreate(Request):
     validation_file: FileId | None = None
     hyperparameters: FineTuningHyperparameters | None = None
     method: AnyMethod | None = None
-    evaluation: Evaluation | None = None
-    validation: Validation = "quarantine"
     seed: Seed | None = None
-    suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
 
     @model_validator(mode="after")
@@ -59,6 +59,7 @@ class FineTuningJobCreate(Request):
         clean = self.evaluation.clean_file if self.evaluation else None
         if self.validation_file is not None and clean is not None:
             raise ValueError("give validation_file or evaluation.clean_file, not both")
+        self.require_stages(self.chosen_method())
         return self
 
     def chosen_method(self) -> AnyMethod:
@@ -91,6 +92,7 @@ class FineTuningJob(Resource):
 
     There is no model to call in the end, so `fine_tuned_model` stays null; the purified dataset and
     the projector are among `result_files`. A job that is pausing or cancelling is still `running`.
+    From `model_revision` to `webhook` the fields are this service's own.
     """
 
     id: str
@@ -109,6 +111,14 @@ class FineTuningJob(Resource):
     trained_tokens: None = None
     training_file: str
     validation_file: str | None
+    model_revision: str | None
+    checkpoint_file: str | None
+    evaluation: Evaluation | None
+    stages: list[AskedStage]
+    validation: Validation
+    artifacts: list[ExtraArtifact]
+    model_options: dict[str, str | int | float]
+    webhook: str | None
     estimated_finish: None = None
     integrations: list[Any] = Field(default_factory=list)
     metadata: dict[str, str]

@@ -1,11 +1,19 @@
 """A defense job as clients see it, with its steps, events and metrics."""
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import Field, computed_field
 
-from schemas.requests import AnyMethod, Evaluation, ExtraArtifact, Validation
+from schemas.requests import (
+    ALL_STAGES,
+    AnyMethod,
+    AskedStage,
+    Evaluation,
+    ExtraArtifact,
+    Validation,
+)
 from schemas.wire import Resource
 
 
@@ -46,6 +54,22 @@ class StageName(StrEnum):
     RETRAIN = "retrain"
     EVALUATE_AFTER = "evaluate_after"
     REPORT = "report"
+
+
+OF_EVERY_JOB = frozenset({StageName.INGEST, StageName.FINE_TUNE, StageName.REPORT})
+STAGES_OF: dict[AskedStage, frozenset[StageName]] = {
+    "detect": frozenset({StageName.SALIENCY, StageName.DETECT}),
+    "purify": frozenset({StageName.SALIENCY, StageName.PURIFY}),
+    "retrain": frozenset({StageName.RETRAIN}),
+    "evaluate": frozenset({StageName.EVALUATE_BEFORE}),
+}
+
+
+def stages_to_run(asked: Collection[AskedStage]) -> frozenset[StageName]:
+    """Return the stages that a job may run if these parts of the pipeline are asked for."""
+    found = OF_EVERY_JOB.union(*(STAGES_OF[name] for name in asked))
+    measured_again = {"retrain", "evaluate"} <= set(asked)
+    return found | {StageName.EVALUATE_AFTER} if measured_again else found
 
 
 class StepStatus(StrEnum):
@@ -124,8 +148,10 @@ class Job(Resource):
     model: str
     model_revision: str | None = None
     training_file: str
+    checkpoint_file: str | None = None
     evaluation: Evaluation | None = None
     method: AnyMethod
+    stages: list[AskedStage] = Field(default_factory=lambda: list(ALL_STAGES))
     validation: Validation = "quarantine"
     artifacts: list[ExtraArtifact] = Field(default_factory=list)
     model_options: dict[str, str | int | float] = Field(default_factory=dict)

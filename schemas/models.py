@@ -6,14 +6,21 @@ from pydantic import Field
 
 from schemas.wire import Resource
 
+ModelKind = Literal["diffusion", "autoregressive"]
+"""How a model makes its answers: jobs want a diffusion model, guards an autoregressive one."""
+
 
 class Model(Resource):
-    """A registered checkpoint, its revision and its card's defaults."""
+    """A registered checkpoint: family, kind, revision and the card's defaults.
+
+    The revision is the sha256 of the checkpoint's card or of its files.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "disp"
     family: str
+    kind: ModelKind
     revision: str
     defaults: dict[str, Any] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from schemas.wire import Request
 
@@ -14,6 +14,9 @@ Validation = Literal["strict", "quarantine"]
 """What a fault in the data costs: the job, with all faults told, or the sample it is in."""
 ExtraArtifact = Literal["merged_checkpoint"]
 """What a job leaves beside the rest: the model's whole folder with the purified projector."""
+AskedStage = Literal["detect", "purify", "retrain", "evaluate"]
+"""A part of the pipeline: the verdict, the purified dataset, the projector, the rates."""
+ALL_STAGES: tuple[AskedStage, ...] = ("detect", "purify", "retrain", "evaluate")
 Length = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
 """The largest is JSON's: beyond it, not every reader keeps all digits of a number."""
@@ -179,25 +182,69 @@ class Evaluation(Request):
         return self
 
 
-class DefenseJobCreate(Request):
-    """The body of `POST /v1/defense/jobs`.
+def _each_once(stages: list[AskedStage]) -> list[AskedStage]:
+    if len(set(stages)) < len(stages):
+        raise ValueError("name each stage once")
+    return stages
 
-    With a `model_revision`, the model has to be of that revision, now and when a worker begins.
+
+AskedStages = Annotated[
+    list[AskedStage],
+    Field(min_length=1, max_length=len(ALL_STAGES), json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_each_once),
+]
+
+
+class JobOptions(Request):
+    """What a job may be told beside its model, its data and its method, by either of its names.
+
+    With a `model_revision`, the model has to be of that revision, now and when a worker begins. A
+    `checkpoint_file` is a projector in safetensors from which the job starts instead of the model's
+    own. The projector is always tuned on the data first; `stages` say what is then asked for:
+    `detect` the verdict, `purify` the purified dataset, `retrain` the purified projector, and
+    `evaluate` the rates before and, where there is a purified projector, after.
     """
 
-    model: ModelId
     model_revision: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
-    training_file: FileId
+    checkpoint_file: FileId | None = None
     evaluation: Evaluation | None = None
-    method: AnyMethod = Field(default_factory=Method)
+    stages: AskedStages = Field(default_factory=lambda: list(ALL_STAGES))
     validation: Validation = "quarantine"
     artifacts: Annotated[list[ExtraArtifact], Field(max_length=8)] = Field(default_factory=list)
     model_options: Annotated[dict[MetadataKey, OptionValue], OnlyNamed] = Field(
         default_factory=dict
     )
     """Settings of the model family's own, by the names that docs/models.md lists."""
-    seed: Seed = 0
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
-    metadata: Annotated[dict[MetadataKey, MetadataValue], OnlyNamed] = Field(default_factory=dict)
     webhook: WebhookEndpointId | None = None
     """Only this endpoint is told of the job's end, instead of all that listen for it."""
+
+    def require_stages(self, method: AnyMethod) -> None:
+        """Raise ValueError where a stage or a setting needs a stage that is not asked for."""
+        asked = set(self.stages)
+        if "retrain" in asked and "purify" not in asked:
+            raise ValueError("stages: retrain needs purify")
+        if self.artifacts and "retrain" not in asked:
+            raise ValueError("artifacts: merged_checkpoint needs the stage retrain")
+        if not isinstance(method, Method):
+            if "detect" in asked and "purify" not in asked:
+                raise ValueError(f"stages: {method.type} has no verdict; ask for purify")
+        elif method.hyperparameters.rewrite_above is not None and (
+            "purify" in asked and "detect" not in asked
+        ):
+            raise ValueError("stages: rewrite_above needs detect")
+
+
+class DefenseJobCreate(JobOptions):
+    """The body of `POST /v1/defense/jobs`."""
+
+    model: ModelId
+    training_file: FileId
+    method: AnyMethod = Field(default_factory=Method)
+    seed: Seed = 0
+    metadata: Annotated[dict[MetadataKey, MetadataValue], OnlyNamed] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _stages_suffice(self) -> Self:
+        self.require_stages(self.method)
+        return self

@@ -35,6 +35,20 @@ class Preview(Resource):
     height: int = Field(ge=1)
 
 
+class SampleSaliency(Resource):
+    """Where hiding the picture would change the answer most: a map over a sample's first picture.
+
+    `values` are `rows` times `columns`, from the top left; the most salient cell has 1.
+    """
+
+    object: Literal["defense.job.sample.saliency"] = "defense.job.sample.saliency"
+    job_id: str
+    sample_id: str
+    rows: int = Field(ge=1)
+    columns: int = Field(ge=1)
+    values: list[list[float]]
+
+
 class Sample(Resource):
     """One training sample: `original` and `purified` hold its responses, turn by turn.
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.files import File, FilePurpose
+from schemas.files import File, FilePurpose, UploadablePurpose
 from schemas.wire import Request, Resource
 
 UploadStatus = Literal["pending", "completed", "cancelled", "expired"]
@@ -23,7 +23,7 @@ class UploadCreate(Request):
     bytes: Annotated[int, Field(ge=1, le=MAX_PARTS * MAX_PART)]
     filename: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
     mime_type: Annotated[str, StringConstraints(min_length=1, max_length=255)]
-    purpose: Annotated[FilePurpose, Field(strict=False)]
+    purpose: UploadablePurpose
     sha256: Sha256 | None = None
     part_size: Annotated[int, Field(ge=MIN_PART, le=MAX_PART)] = MAX_PART
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from schemas.files import File, FilePurpose
 from schemas.uploads import UploadStatus
+from storage.idempotency import Idempotency
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,19 @@ class PartRecord(HeldPart):
 class UploadStore(Protocol):
     """Rows of uploads and of their parts."""
 
-    def create_upload(self, tenant: str, draft: UploadDraft, *, ttl_s: float) -> UploadRecord:
-        """Begin an upload that expires `ttl_s` from now."""
+    def create_upload(
+        self,
+        tenant: str,
+        draft: UploadDraft,
+        *,
+        ttl_s: float,
+        idempotency: Idempotency | None = None,
+    ) -> UploadRecord:
+        """Begin an upload that expires `ttl_s` from now.
+
+        One of another id is the upload that the key began earlier. Raises `IdempotencyKeyReused` or
+        `IdempotencyInFlight`.
+        """
         ...
 
     def get_upload(self, tenant: str, upload_id: str) -> UploadRecord:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextvars import copy_context
 from enum import StrEnum
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
@@ -65,10 +66,14 @@ class JobContext(Generic[Right]):
         self._closed = threading.Event()
         self._directive = Directive.CONTINUE
         self._renewed_at = time.monotonic()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self._beat()
+        known = copy_context()  # so that its events tell of the same job as ours
+        self._thread = threading.Thread(
+            target=known.run, args=(self._keep,), name="lease", daemon=True
+        )
         self._thread.start()
         return self
 
@@ -79,7 +84,8 @@ class JobContext(Generic[Right]):
         traceback: TracebackType | None,
     ) -> None:
         self._closed.set()
-        self._thread.join(PARTING_S)  # one that hangs in the driver is left behind
+        if self._thread is not None:
+            self._thread.join(PARTING_S)  # one that hangs in the driver is left behind
 
     @property
     def halt(self) -> Outcome | None:

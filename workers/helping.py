@@ -46,7 +46,9 @@ def help_out(workplace: Workplace, stop: threading.Event, job_id: str | None = N
         heartbeat_s=settings.heartbeat_s,
         stop=stop,
     )
-    with structlog.contextvars.bound_contextvars(job_id=right.job_id, owner=owner):
+    with structlog.contextvars.bound_contextvars(
+        job_id=right.job_id, tenant=right.tenant, owner=owner
+    ):
         log.info("helping_started")
         try:
             with context:
@@ -91,9 +93,14 @@ def _write_spec(
 ) -> Path:
     tenant = workplace.settings.work_dir.resolve() / right.tenant
     inputs = workplace.store.shard_inputs(right)
-    data = materialise(workplace.artifacts, inputs.training, tenant / "inputs", context)
-    spec = engine_spec(inputs) | {
-        "training_file": str(data),
+    needed = {"training_file": inputs.training, "checkpoint_file": inputs.checkpoint}
+    folder = tenant / "inputs"
+    files = {
+        name: str(materialise(workplace.artifacts, blob, folder, context)) if blob else None
+        for name, blob in needed.items()
+    }
+    spec = engine_spec(inputs) | files
+    spec |= {
         "work_dir": str(tenant / "cache"),
         "out_dir": str(root / "out"),
         "threads": workplace.settings.engine_threads,

@@ -19,7 +19,7 @@ def materialise(
 ) -> Path:
     """Return the path of the file's bytes below `folder`, fetched unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{blob.sha256}{archive_suffix(blob.filename)}"
+    path = folder / f"{blob.sha256}{kind_suffix(blob.filename)}"
     if path.exists() and _sha256(path, context) == blob.sha256:
         return path
     part = folder / f".{uuid4().hex}.part"
@@ -32,9 +32,10 @@ def materialise(
     return path
 
 
-def archive_suffix(filename: str) -> str:
-    """The engine tells archives apart by content; the suffix only keeps the file readable."""
-    return ".zip" if filename.lower().endswith(".zip") else ".tar"
+def kind_suffix(filename: str) -> str:
+    """The engine tells files apart by content; the suffix only keeps the file readable."""
+    known = (".zip", ".safetensors")
+    return next((suffix for suffix in known if filename.lower().endswith(suffix)), ".tar")
 
 
 def _fetch(artifacts: ArtifactStore, blob: FileBlob, part: Path, context: JobContext[Any]) -> str:

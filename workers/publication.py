@@ -1,6 +1,7 @@
 """Artifacts become visible all at once: when the job's row names the manifest that lists them."""
 
 import mimetypes
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from schemas.artifacts import ArtifactEntry, Manifest
 from schemas.files import FilePurpose
 from schemas.reports import Report
+from schemas.requests import AskedStage
 from storage.errors import AlreadyExists, NotFound
 from storage.ids import new_id
 from storage.interfaces import ArtifactStore, Claim, FileDraft
@@ -17,7 +19,8 @@ from storage.keys import artifact_key, manifest_key
 from workers.context import JobContext
 
 REPORT = "report.json"
-REQUIRED = frozenset({"mm_projector.safetensors", REPORT, "report.html", "samples.jsonl"})
+OF_EVERY_JOB = frozenset({REPORT, "report.html", "samples.jsonl"})
+PROJECTOR = "mm_projector.safetensors"
 DATASETS = frozenset({"purified_dataset.zip", "purified_dataset.tar"})
 MEDIA_TYPES = {
     ".safetensors": "application/octet-stream",
@@ -52,10 +55,15 @@ def adopt(artifacts: ArtifactStore, claim: Claim) -> Publication | None:
     return None
 
 
-def publish(artifacts: ArtifactStore, out_dir: Path, context: JobContext[Claim]) -> Publication:
+def publish(
+    artifacts: ArtifactStore,
+    out_dir: Path,
+    context: JobContext[Claim],
+    stages: Collection[AskedStage],
+) -> Publication:
     """Store every artifact, then the manifest; none of these keys is ever another attempt's."""
     claim = context.claim
-    _check_output(out_dir)
+    _check_output(out_dir, stages)
     entries = []
     for path in sorted(out_dir.iterdir()):
         context.check()
@@ -85,12 +93,15 @@ def result_files(manifest: Manifest) -> list[FileDraft]:
     ]
 
 
-def _check_output(out_dir: Path) -> None:
+def _check_output(out_dir: Path, stages: Collection[AskedStage]) -> None:
+    """Refuse an output that lacks what was asked for, or holds what was not."""
     paths = list(out_dir.iterdir())
     names = {path.name for path in paths if path.is_file() and not path.is_symlink()}
-    if missing := REQUIRED - names:
+    if missing := OF_EVERY_JOB - names:
         raise BadOutput(f"missing: {', '.join(sorted(missing))}")
-    if len(names & DATASETS) != 1 or len(names) != len(paths):
+    purified = len(names & DATASETS) == int("purify" in stages)
+    repaired = (PROJECTOR in names) == ("retrain" in stages)
+    if not purified or not repaired or len(names) != len(paths):
         raise BadOutput(f"unexpected content: {', '.join(sorted(path.name for path in paths))}")
     try:
         Report.model_validate_json((out_dir / REPORT).read_bytes())

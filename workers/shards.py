@@ -8,10 +8,12 @@ of its files only where the whole stage is one shard.
 import os
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -31,6 +33,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 SHARDS_OF_A_STAGE = 64
 RETRY_S = 1.0
 Progress = Literal["waiting"]
+Given = TypeVar("Given")
 
 
 class ShardsOffered(BaseModel):
@@ -124,6 +127,7 @@ class ShardDesk:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        structlog.contextvars.unbind_contextvars("shard")
         if error is not None:
             self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=error is not None)
@@ -149,14 +153,19 @@ class ShardDesk:
             return False
         match message:
             case ShardsOffered():
-                self._storing.append(self._pool.submit(self._offer, message))
+                self._storing.append(self._in_background(self._offer, message))
             case ShardWanted():
                 self._wanted = message.folder
             case ShardDone():
                 shard = Shard(message.folder, message.first, message.last)
                 self._present.add(shard)
-                self._storing.append(self._pool.submit(self._persist, shard))
+                self._storing.append(self._in_background(self._persist, shard))
+                structlog.contextvars.unbind_contextvars("shard")
         return True
+
+    def _in_background(self, work: Callable[[Given], None], given: Given) -> Future[None]:
+        """Do it in the desk's thread, whose events tell of the same job and shard as ours."""
+        return self._pool.submit(copy_context().run, work, given)
 
     def serve(self, engine: Engine) -> None:
         """Answer a waiting engine as soon as there is something to say; a store may be away."""
@@ -185,6 +194,8 @@ class ShardDesk:
             attempt=None if self._claim is None else self._claim.attempt,
         )
         if turn.shard is not None:
+            name = f"{folder}/{turn.shard.first}-{turn.shard.last}"
+            structlog.contextvars.bind_contextvars(shard=name)
             return {"first": turn.shard.first, "last": turn.shard.last, "done": turn.done}
         if turn.unfinished:
             return "waiting"
@@ -212,14 +223,14 @@ class ShardDesk:
             except Exception as error:
                 if self._closing.is_set() or self._context.should_abort():
                     return
-                log.warning("shard_not_stored", error=repr(error), folder=shard.folder)
+                log.warning("shard_not_stored", error=repr(error))
                 self._closing.wait(RETRY_S)
 
     def _store_once(self, shard: Shard, data: bytes) -> None:
         try:
             self._artifacts.create(self._key(shard), data)
         except AlreadyExists:
-            log.info("shard_stored_by_another", folder=shard.folder, first=shard.first)
+            log.info("shard_stored_by_another")
         self._store.finish_shard(self._right, shard)
 
     def _pack(self, shard: Shard) -> bytes:

@@ -101,8 +101,10 @@ def supervise(claim: Claim, workplace: Workplace, stop: threading.Event) -> Outc
         heartbeat_s=settings.heartbeat_s,
         stop=stop,
     )
-    with structlog.contextvars.bound_contextvars(job_id=claim.job_id, attempt=claim.attempt):
-        log.info("attempt_started", tenant=claim.tenant)
+    with structlog.contextvars.bound_contextvars(
+        job_id=claim.job_id, attempt=claim.attempt, tenant=claim.tenant
+    ):
+        log.info("attempt_started")
         with context, attempt_span(claim.traceparent, claim.job_id, claim.attempt) as span:
             outcome = _settle(context, workplace)
             span.set_attribute("disp.outcome", outcome.value)
@@ -177,11 +179,14 @@ def _attempt(context: JobContext[Claim], workplace: Workplace) -> Publication:
     folder = AttemptFolder.of(workplace.settings.work_dir, context.claim)
     folder.prepare()
     try:
-        spec_path = patiently(context, lambda: _write_spec(context, workplace, folder))
+        inputs = patiently(context, lambda: workplace.store.job_inputs(context.claim))
+        _require_revision(inputs)
+        spec_path = patiently(context, lambda: _write_spec(inputs, context, workplace, folder))
         with _shard_desk(context, workplace, folder) as desk:
             patiently(context, desk.fetch_finished)
             _run_engine(context, workplace, folder, spec_path, desk)
-        return patiently(context, lambda: publish(workplace.artifacts, folder.out, context))
+        stages = inputs.request.stages
+        return patiently(context, lambda: publish(workplace.artifacts, folder.out, context, stages))
     except (BadOutput, InputCorrupted) as error:
         reason = f"{type(error).__doc__} [{error}]"
         raise _Failed(JobError(code=ErrorCode.ENGINE_ERROR, message=reason)) from error
@@ -189,13 +194,14 @@ def _attempt(context: JobContext[Claim], workplace: Workplace) -> Publication:
         shutil.rmtree(folder.out, ignore_errors=True)
 
 
-def _write_spec(context: JobContext[Claim], workplace: Workplace, folder: AttemptFolder) -> Path:
-    inputs = workplace.store.job_inputs(context.claim)
-    _require_revision(inputs)
+def _write_spec(
+    inputs: JobInputs, context: JobContext[Claim], workplace: Workplace, folder: AttemptFolder
+) -> Path:
     files = {
         name: str(materialise(workplace.artifacts, blob, folder.inputs, context)) if blob else None
         for name, blob in (
             ("training_file", inputs.training),
+            ("checkpoint_file", inputs.checkpoint),
             ("triggered_file", inputs.triggered),
             ("clean_file", inputs.clean),
         )
@@ -227,6 +233,7 @@ def engine_spec(inputs: JobInputs) -> dict[str, Any]:
         "success": success.model_dump(mode="json") if success else None,
         "validation": request.validation,
         "artifacts": list(request.artifacts),
+        "stages": list(request.stages),
         "model_options": dict(request.model_options),
         "method": request.method.model_dump(mode="json", exclude_none=True),
         "defaults": dict(inputs.model.defaults),

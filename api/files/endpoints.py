@@ -12,6 +12,7 @@ from api.access import FileIdInPath, Reader, Submitter
 from api.answers import KEYED, refusals
 from api.files import service
 from api.gateway import AnyGateway
+from api.idempotency import KEY_REFUSALS, IdempotencyKey
 from schemas.errors import ErrorCode
 from schemas.files import UPLOADABLE, File, FileDeleted, FilePurpose, FileValidation
 from schemas.wire import Page
@@ -38,20 +39,28 @@ UPLOAD_FORM = {
 @router.post(
     "",
     status_code=201,
-    responses=refusals(400, 408, 413, 415),
+    responses=refusals(400, 408, 413, 415, ErrorCode.UNSAFE_FORMAT, *KEY_REFUSALS),
     openapi_extra={"requestBody": UPLOAD_FORM},
 )
 async def upload(
-    request: Request, response: Response, gateway: AnyGateway, tenant: Submitter
+    request: Request,
+    response: Response,
+    gateway: AnyGateway,
+    tenant: Submitter,
+    key: IdempotencyKey,
 ) -> File:
-    """Upload a zip or tar of LLaVA JSON and images; the key is checked before the body is read."""
+    """Upload a zip or tar of LLaVA JSON and images, or as `checkpoint` a projector in safetensors.
+
+    The key is checked before the body is read.
+    """
     async with request.form(max_files=1, max_fields=8) as form:
         part, purpose = _read_form(form)
-        file = await run_in_threadpool(
-            service.store_upload, gateway, tenant, part.file, part.filename or "", purpose
-        )
-    response.headers["Location"] = f"/v1/files/{file.id}"
-    return file
+        given = (part.file, part.filename or "", purpose, key)
+        created = await run_in_threadpool(service.store_upload, gateway, tenant, *given)
+    response.headers["Location"] = f"/v1/files/{created.file.id}"
+    if created.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return created.file
 
 
 @router.get("")
@@ -101,9 +110,9 @@ def _read_form(form: FormData) -> tuple[UploadFile, FilePurpose]:
     part, purpose = form.get("file"), form.get("purpose")
     errors: list[dict[str, Any]] = []
     if not isinstance(part, UploadFile):
-        errors.append(_at("file", "send the archive as the form's file `file`"))
+        errors.append(_at("file", "send the file as the form's file `file`"))
     if purpose not in UPLOADABLE:
-        errors.append(_at("purpose", "purpose is `fine-tune` or `evaluation`"))
+        errors.append(_at("purpose", f"purpose is one of {', '.join(UPLOADABLE)}"))
     if errors or not isinstance(part, UploadFile):
         raise RequestValidationError(errors)
     return part, FilePurpose(str(purpose))

@@ -1,13 +1,17 @@
-"""Storing, finding and deleting uploaded datasets."""
+"""Storing, finding and deleting uploaded datasets and projectors."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from api.downloads import Download
 from api.errors import FileNotValidated, UnsupportedFormat
 from api.files.archives import sniff
+from api.files.weights import require_safetensors
 from api.gateway import Gateway
+from api.idempotency import Fingerprint
 from schemas.files import File, FileDeleted, FilePurpose, FileValidation
+from storage.errors import IdempotencyInFlight, IdempotencyKeyReused
 from storage.ids import new_id
 from storage.interfaces import FileDraft
 from storage.keys import upload_key
@@ -16,12 +20,27 @@ CHUNK = 1 << 20
 MEDIA_TYPES = {".zip": "application/zip", ".tar": "application/x-tar", ".gz": "application/gzip"}
 
 
+@dataclass(frozen=True)
+class CreatedFile:
+    """A file as first answered; `replayed` when the Idempotency-Key had made it earlier."""
+
+    file: File
+    replayed: bool
+
+
 def store_upload(
-    gateway: Gateway, tenant: str, stream: BinaryIO, filename: str, purpose: FilePurpose
-) -> File:
-    """Store an archive's bytes and then its row; refuse what is no archive."""
-    if sniff(stream) is None:
-        raise UnsupportedFormat()
+    gateway: Gateway,
+    tenant: str,
+    stream: BinaryIO,
+    filename: str,
+    purpose: FilePurpose,
+    key: Fingerprint,
+) -> CreatedFile:
+    """Store a file's bytes and then its row; refuse what cannot be what it is for.
+
+    The bytes of a call whose Idempotency-Key was used before are dropped again.
+    """
+    require_format(stream, purpose)
     file_id = new_id("file")
     blob = gateway.artifacts.put_stream(upload_key(tenant, file_id), _chunks(stream))
     draft = FileDraft(
@@ -32,7 +51,24 @@ def store_upload(
         bytes=blob.bytes,
         sha256=blob.sha256,
     )
-    return gateway.jobs.add_file(tenant, draft)
+    told = f"{draft.purpose}\n{draft.filename}\n{draft.sha256}".encode()
+    try:
+        file = gateway.jobs.add_file(tenant, draft, key.of(told))
+    except (IdempotencyKeyReused, IdempotencyInFlight):
+        gateway.artifacts.delete(blob.key)
+        raise
+    replayed = file.id != file_id
+    if replayed:
+        gateway.artifacts.delete(blob.key)
+    return CreatedFile(file, replayed)
+
+
+def require_format(stream: BinaryIO, purpose: FilePurpose) -> None:
+    """Refuse a checkpoint that is not safetensors, and a dataset that is no archive."""
+    if purpose is FilePurpose.CHECKPOINT:
+        require_safetensors(stream)
+    elif sniff(stream) is None:
+        raise UnsupportedFormat()
 
 
 def delete(gateway: Gateway, tenant: str, file_id: str) -> FileDeleted:

@@ -12,7 +12,7 @@ from schemas.fine_tuning import (
     FineTuningParameters,
 )
 from schemas.jobs import Checkpoint, Event, Job, JobStatus
-from schemas.requests import DefenseJobCreate
+from schemas.requests import DefenseJobCreate, JobOptions
 from schemas.wire import Page
 
 Ours = TypeVar("Ours")
@@ -32,14 +32,13 @@ STATUSES: dict[JobStatus, AliasStatus] = {
 
 def request_of(body: FineTuningJobCreate) -> DefenseJobCreate:
     """Return the request for the job that the body asks for."""
+    options = {name: getattr(body, name) for name in JobOptions.model_fields}
     return DefenseJobCreate(
+        **options | {"evaluation": body.chosen_evaluation()},
         model=body.model,
         training_file=body.training_file,
-        evaluation=body.chosen_evaluation(),
         method=body.chosen_method(),
-        validation=body.validation,
         seed=body.seed or 0,
-        suffix=body.suffix,
         metadata=body.metadata or {},
     )
 
@@ -65,6 +64,14 @@ def job(tenant: str, ours: Job) -> FineTuningJob:
         validation_file=ours.evaluation.clean_file if ours.evaluation else None,
         metadata=ours.metadata,
         user_provided_suffix=ours.suffix,
+        model_revision=ours.model_revision,
+        checkpoint_file=ours.checkpoint_file,
+        evaluation=ours.evaluation,
+        stages=ours.stages,
+        validation=ours.validation,
+        artifacts=ours.artifacts,
+        model_options=ours.model_options,
+        webhook=ours.webhook,
     )
 
 

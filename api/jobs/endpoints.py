@@ -8,7 +8,7 @@ from api import downloads
 from api.access import JobIdInPath, Reader, Submitter
 from api.answers import KEYED, refusals
 from api.gateway import AnyGateway
-from api.idempotency import IdempotencyKey
+from api.idempotency import KEY_REFUSALS, IdempotencyKey
 from api.jobs import service
 from api.jobs.labels import METADATA_QUERY, LabelsInQuery
 from api.strictness import StrictRoute
@@ -38,8 +38,7 @@ CREATION = (
     ErrorCode.MODEL_NOT_FOUND,
     ErrorCode.FILE_NOT_FOUND,
     ErrorCode.WEBHOOK_NOT_FOUND,
-    ErrorCode.IDEMPOTENCY_KEY_REUSED,
-    ErrorCode.IDEMPOTENCY_IN_FLIGHT,
+    *KEY_REFUSALS,
     ErrorCode.QUOTA_EXCEEDED,
 )
 JobCursor = Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{32}$")]

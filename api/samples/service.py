@@ -11,12 +11,14 @@ from typing import Any
 
 from api.gateway import Gateway
 from api.jobs.service import artifact
-from schemas.samples import Sample, SampleStatus, Verdict
+from schemas.samples import Sample, SampleSaliency, SampleStatus, Verdict
 from schemas.wire import Page
 from storage.errors import NotFound
 
 SAMPLES = "samples.jsonl"
 MAX_SCANNED_BYTES = 32 << 20
+HOTTEST = 15
+"""The largest hexadecimal digit."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,21 @@ def find(gateway: Gateway, tenant: str, job_id: str, sample_id: str) -> Sample:
         if record["id"] == sample_id:
             return resource(record)
     raise NotFound(sample_id)
+
+
+def saliency(gateway: Gateway, tenant: str, job_id: str, sample_id: str) -> SampleSaliency:
+    """Return the map of a sample, or raise `NotFound` where the job has made none of it."""
+    heat = find(gateway, tenant, job_id, sample_id).heat
+    if not heat:
+        raise NotFound(sample_id)
+    values = [[int(digit, 16) / HOTTEST for digit in row] for row in heat]
+    return SampleSaliency(
+        job_id=job_id,
+        sample_id=sample_id,
+        rows=len(values),
+        columns=len(values[0]),
+        values=values,
+    )
 
 
 def _require_line_start(gateway: Gateway, key: str, start: int, size: int) -> None:

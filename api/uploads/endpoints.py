@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from api.access import Reader, Submitter, id_named
 from api.answers import KEYED, refusals
 from api.gateway import AnyGateway
+from api.idempotency import KEY_REFUSALS, IdempotencyKey
 from api.strictness import StrictRoute
 from api.uploads import service
 from schemas.errors import ErrorCode
@@ -49,12 +50,21 @@ ContentDigest = Annotated[
 ]
 
 
-@router.post("", status_code=201, responses=refusals(400, 408, 413))
+@router.post("", status_code=201, responses=refusals(400, 408, 413, *KEY_REFUSALS))
 def create_upload(
-    gateway: AnyGateway, tenant: Submitter, body: UploadCreate, response: Response
+    gateway: AnyGateway,
+    tenant: Submitter,
+    body: UploadCreate,
+    response: Response,
+    key: IdempotencyKey,
 ) -> Upload:
-    """Begin an upload in parts of `part_size` bytes, of which only the last may be shorter."""
-    upload = service.create(gateway, tenant, body)
+    """Begin an upload in parts of `part_size` bytes, of which only the last may be shorter.
+
+    The same Idempotency-Key within a day gives the same upload, as it is by then.
+    """
+    upload, replayed = service.create(gateway, tenant, body, key.of(body))
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
     response.headers["Location"] = f"/v1/uploads/{upload.id}"
     return upload
 
@@ -115,6 +125,7 @@ def create_part_urls(
         400,
         404,
         415,
+        ErrorCode.UNSAFE_FORMAT,
         ErrorCode.UPLOAD_NOT_PENDING,
         ErrorCode.UPLOAD_INCOMPLETE,
         ErrorCode.DIGEST_MISMATCH,

@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 
-from api.errors import PayloadTooLarge, UnsupportedFormat
-from api.files.archives import HEAD, sniff
-from api.files.service import clean_filename
+from api.errors import PayloadTooLarge, UnsafeFormat, UnsupportedFormat
+from api.files.archives import HEAD
+from api.files.service import clean_filename, require_format
 from api.gateway import Gateway
 from schemas.files import File
 from schemas.uploads import (
@@ -25,20 +25,25 @@ from schemas.uploads import (
 )
 from storage.errors import (
     DigestMismatch,
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
     NotFound,
     PartConflict,
     UploadIncomplete,
     UploadNotPending,
 )
 from storage.ids import new_id
+from storage.interfaces import Idempotency
 from storage.keys import upload_key
 from storage.uploads import HeldPart, PartRecord, PartWriter, UploadDraft, UploadRecord
 
 CHUNK = 1 << 20
 
 
-def create(gateway: Gateway, tenant: str, request: UploadCreate) -> Upload:
-    """Begin an upload in the artifact store, then give it a row."""
+def create(
+    gateway: Gateway, tenant: str, request: UploadCreate, idempotency: Idempotency | None
+) -> tuple[Upload, bool]:
+    """Begin an upload in the artifact store, then give it a row; tell whether it was there."""
     if request.bytes > MAX_PARTS * request.part_size:
         raise PayloadTooLarge()
     file_id = new_id("file")
@@ -54,7 +59,17 @@ def create(gateway: Gateway, tenant: str, request: UploadCreate) -> Upload:
         part_size=request.part_size,
         sha256=request.sha256,
     )
-    return _upload(gateway.jobs.create_upload(tenant, draft, ttl_s=gateway.upload_ttl_s), [])
+    try:
+        record = gateway.jobs.create_upload(
+            tenant, draft, ttl_s=gateway.upload_ttl_s, idempotency=idempotency
+        )
+    except (IdempotencyKeyReused, IdempotencyInFlight):
+        gateway.artifacts.parts.abort(key, draft.handle)
+        raise
+    if record.id == draft.id:
+        return _upload(record, []), False
+    gateway.artifacts.parts.abort(key, draft.handle)
+    return get(gateway, tenant, record.id), True
 
 
 def get(gateway: Gateway, tenant: str, upload_id: str) -> Upload:
@@ -101,7 +116,7 @@ def part_urls(gateway: Gateway, tenant: str, upload_id: str, numbers: Sequence[i
 def complete(gateway: Gateway, tenant: str, upload_id: str, request: UploadComplete) -> Upload:
     """Make the parts one file, if they are what was announced; idempotent.
 
-    Bytes with another digest, and what is no archive, end the upload as cancelled.
+    Bytes with another digest, or of a format that does not suit the purpose, cancel the upload.
     """
     record = gateway.jobs.get_upload(tenant, upload_id)
     if record.status == "completed":
@@ -115,7 +130,7 @@ def complete(gateway: Gateway, tenant: str, upload_id: str, request: UploadCompl
     try:
         sha256 = _verified(gateway, record, request)
         gateway.jobs.complete_upload(tenant, upload_id, sha256)
-    except (DigestMismatch, UnsupportedFormat):
+    except (DigestMismatch, UnsafeFormat, UnsupportedFormat):
         gateway.jobs.cancel_upload(tenant, upload_id)
         sweep(gateway, record)
         raise
@@ -250,8 +265,7 @@ def _verified(gateway: Gateway, record: UploadRecord, request: UploadComplete) -
     announced = (("sha256", record.sha256), ("sha256", request.sha256), ("md5", request.md5))
     if any(value is not None and value != found[name] for name, value in announced):
         raise DigestMismatch(record.id)
-    if sniff(BytesIO(head)) is None:
-        raise UnsupportedFormat()
+    require_format(BytesIO(head), record.purpose)
     return str(found["sha256"])
 
 

@@ -1,4 +1,4 @@
-"""`disp models` and `disp export`: model folders, looked at and written without a service."""
+"""`disp models` and `disp export`: model folders, looked at, registered and written."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from client.commands.exits import REFUSED, refusals
+from client.commands.keys import DatabaseUrl, open_store
 from client.commands.options import Json
 from client.commands.output import print_json, print_result
 
@@ -36,6 +37,33 @@ def verify_folder(folder: Folder, as_json: Json = False) -> None:
     lines = {**found["sha256"], "ignored pickles": ", ".join(found["ignored"]) or "none"}
     print_result(found if as_json else lines, as_json)
     _leave_with(found["problems"])
+
+
+@app.command("register")
+def register(
+    folder: Folder,
+    database_url: DatabaseUrl,
+    name: Annotated[
+        str | None, typer.Option("--id", help="What jobs call it [the folder's name].")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a folder and let jobs name it; workers read it at this path.
+
+    The revision is the sha256 of the list of its files' hashes: registered again, an unchanged
+    folder keeps it. A folder with a problem is not registered.
+    """
+    from client.prepare import registration
+    from disp_engine.models.inspection import verify_model
+
+    with refusals():
+        verified = verify_model(folder)
+        record = registration(name or folder.resolve().name, folder.resolve(), verified.sha256)
+    _leave_with(list(verified.problems))
+    with open_store(database_url) as store:
+        store.register_model(record)
+    facts = {"id": record.id, "family": record.family, "kind": record.kind}
+    print_result(facts | {"revision": record.revision, "path": record.path}, as_json)
 
 
 def export(

@@ -26,6 +26,10 @@ Preset = Annotated[
 Options = Annotated[
     list[str] | None, typer.Option(help="NAME=VALUE in place of a default; repeatable.")
 ]
+Stages = Annotated[
+    list[str] | None,
+    typer.Option("--stage", help="detect, purify, retrain, evaluate; repeatable [all four]."),
+]
 Artifacts = Annotated[
     list[str] | None,
     typer.Option("--artifact", help="merged_checkpoint: the whole folder, purified; repeatable."),

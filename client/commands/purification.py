@@ -18,9 +18,10 @@ from client.commands.options import (
     Preset,
     Seed,
     Sidecar,
+    Stages,
 )
 from client.commands.output import print_json, print_paths
-from schemas.requests import SuccessMatcher
+from schemas.requests import ALL_STAGES, SuccessMatcher
 
 ENGINE_REFUSED, ENGINE_STOPPED = 2, 75
 
@@ -31,6 +32,10 @@ def purify(
     out: Annotated[Path, typer.Option(help="Where the artifacts go.")],
     triggered: Annotated[Path | None, typer.Option(exists=True)] = None,
     clean: Annotated[Path | None, typer.Option(exists=True)] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A projector to start from.")
+    ] = None,
+    stage: Stages = None,
     phrase: Phrases = None,
     preset: Preset = None,
     mask_ratio: MaskRatio = None,
@@ -60,6 +65,8 @@ def purify(
         training_file=str(data.resolve()),
         triggered_file=str(triggered.resolve()) if triggered else None,
         clean_file=str(clean.resolve()) if clean else None,
+        checkpoint_file=str(checkpoint.resolve()) if checkpoint else None,
+        stages=stage or list(ALL_STAGES),
         success=success,
         method=defence.model_dump(mode="json", exclude_none=True),
         defaults={},

@@ -25,13 +25,14 @@ from client.commands.options import (
     Preset,
     Seed,
     Sidecar,
+    Stages,
     Url,
 )
 from client.commands.output import announce
 from client.config import MODEL
 from client.sdk import Client
 from schemas.files import FilePurpose
-from schemas.requests import DefenseJobCreate, Evaluation, SuccessMatcher
+from schemas.requests import ALL_STAGES, DefenseJobCreate, Evaluation, SuccessMatcher
 
 FILE_ID = re.compile(r"file_[0-9a-f]{32}")
 NOT_YET_UPLOADED = "file_" + "0" * 32
@@ -42,6 +43,10 @@ def submit(
     model: Annotated[str, typer.Option(help="A model of the service's.")] = MODEL,
     triggered: Annotated[str | None, typer.Option(help="Like TRAINING, with trigger.")] = None,
     clean: Annotated[str | None, typer.Option(help="Like TRAINING, without trigger.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A projector to start from: safetensors, or a file id.")
+    ] = None,
+    stage: Stages = None,
     phrase: Phrases = None,
     preset: Preset = None,
     mask_ratio: MaskRatio = None,
@@ -62,13 +67,15 @@ def submit(
 ) -> None:
     """Upload a dataset and create a job that purifies it."""
     phrases = all_phrases(phrase, preset, triggered)
-    for given in filter(None, (training, triggered, clean)):
+    for given in filter(None, (training, triggered, clean, checkpoint)):
         require_archive(given)
     draft = DefenseJobCreate(
         model=model,
         training_file=NOT_YET_UPLOADED,
+        checkpoint_file=NOT_YET_UPLOADED if checkpoint else None,
         evaluation=draft_evaluation(triggered, clean, phrases),
         method=build_method(method, setting, poisoned, mask_ratio, masking, epochs),
+        stages=stage or list(ALL_STAGES),  # type: ignore[arg-type]  # pydantic judges it
         validation="strict" if strict else "quarantine",
         artifacts=artifact or [],  # type: ignore[arg-type]  # pydantic judges it
         model_options=read_options(model_option),
@@ -77,7 +84,8 @@ def submit(
     )
     patience_s = LONG_PATIENCE_S if follow else SHORT_PATIENCE_S
     with open_client(url, api_key, patience_s) as client:
-        job = client.create_job(upload_inputs(client, draft, training, triggered, clean))
+        files = (training, triggered, clean, checkpoint)
+        job = client.create_job(upload_inputs(client, draft, *files))
         announce(f"created {job.id}")
         end_with(watch_to_end(client, job.id) if follow else job, as_json)
 
@@ -111,6 +119,7 @@ def upload_inputs(
     training: str,
     triggered: str | None,
     clean: str | None,
+    checkpoint: str | None,
 ) -> DefenseJobCreate:
     """Upload what is not yet there; the draft with the ids of its files."""
     evaluation = draft.evaluation
@@ -120,8 +129,11 @@ def upload_inputs(
             "clean_file": file_id(client, clean, FilePurpose.EVALUATION),
         }
         evaluation = evaluation.model_copy(update=files)
-    training_file = file_id(client, training, FilePurpose.FINE_TUNE)
-    changes = {"training_file": training_file, "evaluation": evaluation}
+    changes = {
+        "training_file": file_id(client, training, FilePurpose.FINE_TUNE),
+        "checkpoint_file": file_id(client, checkpoint, FilePurpose.CHECKPOINT),
+        "evaluation": evaluation,
+    }
     return draft.model_copy(update=changes)
 
 

@@ -22,9 +22,11 @@ from disp_engine.detection.findings import Findings
 from disp_engine.detection.probe import probe
 from disp_engine.errors import InvalidDatasetError, InvalidRequestError
 from disp_engine.interfaces import DiffusionModel, Generation
+from disp_engine.metrics.evaluation import measure
 from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
 from disp_engine.records import Sample
 from disp_engine.sharing import Alone, Sharing
+from disp_engine.spec import ALL_STAGES, AskedStage
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, Prepared, prepare
 from disp_engine.training.planning import gauge_of, planned_micro_batch
@@ -63,8 +65,9 @@ class Purified:
 class Outcome:
     """What a run leaves: measurements, what became of the samples, and who fell out and why.
 
-    `kept` samples are in the output as they came. `recovered` is the ASR of the recovered trigger
-    before and after, where one was recovered.
+    The rates of a measurement that was not asked for are null. `kept` samples are in the output as
+    they came. `recovered` is the ASR of the recovered trigger before and after, where one was
+    recovered.
     """
 
     before: dict[str, Any]
@@ -87,7 +90,8 @@ class Defence(ABC, Generic[S]):
 
     A defence is a `purify` of the dataset, and a `repair` of the projector where that is not a
     second tuning on what was purified. `objective` stands in place of the family's own in the
-    first tuning, for attackers who control the training.
+    first tuning, for attackers who control the training. Of what follows the first tuning only the
+    `asked` parts are done.
     """
 
     settings_type: ClassVar[type[DefenceSettings]] = DefenceSettings
@@ -103,12 +107,19 @@ class Defence(ABC, Generic[S]):
     objective: Objective | None = None
     sharing: Sharing = field(default_factory=Alone)
     ranks: Ranks | None = None
+    asked: frozenset[AskedStage] = ALL_STAGES
     base: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     base_sha256: str = field(default="", init=False)
 
     @abstractmethod
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
         """Decide what the suspect samples become; the model is M_back."""
+
+    def examine(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
+        """Leave the samples as they are, with a verdict where one is asked for."""
+        if "detect" in self.asked:
+            raise InvalidRequestError(f"stages: {type(self).__name__} has no verdict.")
+        return Purified(list(prepared.usable))
 
     def prepare(self) -> tuple[FeatureCache, Prepared]:
         """Encode every picture and find out which samples can be used."""
@@ -147,7 +158,7 @@ class Defence(ABC, Generic[S]):
         self.settings = replace(self.settings, micro_batch=planned)
 
     def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
-        """Compromise, measure, purify, repair and measure again what `prepare` returned."""
+        """Compromise, measure, purify, repair and measure again, as far as that is asked for."""
         self.base = snapshot(self.model)
         self.base_sha256 = projector_sha256(self.model.projector)
         hashes = {"base_projector": self.base_sha256}
@@ -156,16 +167,19 @@ class Defence(ABC, Generic[S]):
         hashes["compromised_projector"] = projector_sha256(self.model.projector)
         self.share(cache, prepared, generation, tuned)
         before = self.evaluate("evaluate_before", cache, generation)
-        purified = self.purify(cache, prepared, generation)
+        decide = self.purify if "purify" in self.asked else self.examine
+        purified = decide(cache, prepared, generation)
         self._tell_quarantined(purified.failed)
         stamped = probe(purified.findings, self.training, self.sets.clean)
         recovered = self.recovered_asr("detect", stamped, cache, generation)
-        if self.settings.start == "base":
-            restore(self.model, self.base)
-        self.repair(purified, cache)
-        hashes["purified_projector"] = projector_sha256(self.model.projector)
-        after = self.evaluate("evaluate_after", cache, generation)
-        recovered |= self.recovered_asr("evaluate_after", stamped, cache, generation)
+        after = measure(None, None, None)
+        if "retrain" in self.asked:
+            if self.settings.start == "base":
+                restore(self.model, self.base)
+            self.repair(purified, cache)
+            hashes["purified_projector"] = projector_sha256(self.model.projector)
+            after = self.evaluate("evaluate_after", cache, generation)
+            recovered |= self.recovered_asr("evaluate_after", stamped, cache, generation)
         return Outcome(
             before=before,
             after=after,
@@ -225,7 +239,9 @@ class Defence(ABC, Generic[S]):
         return stage
 
     def evaluate(self, name: str, cache: FeatureCache, generation: Generation) -> dict[str, Any]:
-        """Measure the model as it now is."""
+        """Measure the model as it now is, if that is asked for."""
+        if "evaluate" not in self.asked:
+            return measure(None, None, None)
         inputs = self.inputs(sets=self.sets.sha256, generation=asdict(generation))
         with self.stage(name, inputs, kind="evaluate") as stage:
             return self.evaluator(cache, generation).run(self.sets, stage)
@@ -235,9 +251,9 @@ class Defence(ABC, Generic[S]):
     ) -> dict[str, Any]:
         """How often the recovered trigger succeeds on the model as it now is, by the stage's name.
 
-        Empty where no trigger was recovered.
+        Empty where no trigger was recovered, or rates are not asked for.
         """
-        if stamped is None:
+        if stamped is None or "evaluate" not in self.asked:
             return {}
         phrases = stamped.success.phrases if stamped.success else None
         inputs = self.inputs(sets=stamped.sha256, success=phrases, generation=asdict(generation))

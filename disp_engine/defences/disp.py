@@ -23,6 +23,7 @@ from disp_engine.detection.examination import Examination
 from disp_engine.detection.findings import Findings, heat_maps, investigate
 from disp_engine.detection.interfaces import Evidence
 from disp_engine.detection.verdict import Verdict
+from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import Generation
 from disp_engine.records import Sample
 from disp_engine.sharing import Alone
@@ -40,6 +41,8 @@ class DiSP(Defence[DispSettings]):
 
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
         """Lines 4-14; the verdict comes first where it decides what is rewritten."""
+        if self._selective and "detect" not in self.asked:
+            raise InvalidRequestError("stages: rewrite_above needs detect.")
         rewriter = self._rewriter(cache, generation)
         saliency, scores = self._score(rewriter, prepared)
         verdict = None
@@ -48,19 +51,33 @@ class DiSP(Defence[DispSettings]):
             chosen = suspects(verdict, prepared, self.settings)
             rewriter = replace(rewriter, chosen=chosen, sharing=Alone())
         rewritten = self._rewrite(rewriter, prepared, scores)
-        if verdict is None:
+        if verdict is None and "detect" in self.asked:
             verdict = self._detect(rewriter, prepared, scores, rewritten)
         return Purified(
             samples=[s for s in map(_resolved(rewritten), prepared.usable) if s is not None],
             rewritten={name: r for name, r in rewritten.items() if r.responses is not None},
             failed={r.id: r.failure for r in rewritten.values() if r.failure},
             saliency=saliency,
-            findings=self._findings(rewriter, prepared, scores, verdict),
+            findings=self._findings(rewriter, prepared, scores, verdict) if verdict else None,
         )
+
+    def examine(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
+        """Lines 4-9 and the verdict; without new responses, of the detectors that need none."""
+        if "detect" not in self.asked:
+            return super().examine(cache, prepared, generation)
+        rewriter = self._rewriter(cache, generation)
+        saliency, scores = self._score(rewriter, prepared)
+        verdict = self._detect(rewriter, prepared, scores, None)
+        findings = self._findings(rewriter, prepared, scores, verdict)
+        return Purified(list(prepared.usable), saliency=saliency, findings=findings)
 
     @property
     def _selective(self) -> bool:
         return self.settings.rewrite_above is not None
+
+    @property
+    def _rewrites_all(self) -> bool:
+        return "purify" in self.asked and not self._selective
 
     def _detect(
         self,
@@ -116,8 +133,10 @@ class DiSP(Defence[DispSettings]):
         self, cache: FeatureCache, prepared: Prepared, generation: Generation, tuned: Stage
     ) -> None:
         """Let other workers do parts of lines 4-14: of the scores alone, if these choose."""
+        if not self.asked & {"detect", "purify"}:
+            return
         scores, purified = self._shared_stages(self._rewriter(cache, generation), prepared)
-        stages = [scores] if self._selective else [scores, purified]
+        stages = [scores, purified] if self._rewrites_all else [scores]
         cut = self.settings.micro_batch
         self.sharing.offer(tuned, [s for s in stages if s], len(prepared.usable), cut)
 
@@ -128,7 +147,7 @@ class DiSP(Defence[DispSettings]):
         scores, purified = self._shared_stages(rewriter, prepared)
         if scores:
             rewriter.score(prepared.usable, scores)
-        if not self._selective:
+        if self._rewrites_all:
             rewriter.rewrite_parts(prepared.usable, scores, purified)
 
     def _rewriter(self, cache: FeatureCache, generation: Generation) -> Rewriter:

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from disp_engine.errors import InvalidModelError
 from disp_engine.models.tensors import Checkpoint, check_names
 
 
@@ -19,7 +20,12 @@ def load_projector(projector: nn.Module, prefix: str, path: Path) -> None:
     """Replace the projector's weights; names, shapes and finiteness are checked first."""
     given, state = Checkpoint.from_files([path]), projector.state_dict()
     check_names({prefix + name: tuple(value.shape) for name, value in state.items()}, given)
-    tensors = {name: given.tensor(prefix + name) for name in state}
+    tensors = {n: given.tensor(prefix + n).to(value.dtype) for n, value in state.items()}
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InvalidModelError(
+                f"{path.name}: {prefix}{name} holds values that {tensor.dtype} cannot."
+            )
     with torch.no_grad():
         for name, value in state.items():
             value.copy_(tensors[name])

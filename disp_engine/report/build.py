@@ -113,6 +113,7 @@ def _settings(spec: RunSpec, settings: DefenceSettings, outcome: Outcome) -> dic
         "model_options": dict(spec.model_options),
         "success": dict(spec.success) if spec.success else None,
         "validation": spec.validation,
+        "stages": sorted(spec.stages),
     }
 
 

@@ -3,9 +3,10 @@
 Times are Unix seconds on the database's clock, never a worker's.
 """
 
+from storage.idempotency import Idempotency
 from storage.interfaces.artifacts import ArtifactStore, StoredBlob
 from storage.interfaces.files import FileBlob, FileDraft, FileStore
-from storage.interfaces.jobs import CreatedJob, GatewayStore, Idempotency
+from storage.interfaces.jobs import CreatedJob, GatewayStore
 from storage.interfaces.keys import ApiKey, IssuedKey, KeyStore
 from storage.interfaces.leases import (
     Claim,

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from schemas.files import File, FilePurpose, FileValidation
 from schemas.wire import Page
+from storage.idempotency import Idempotency
 from storage.interfaces.order import Order
 
 
@@ -34,8 +35,13 @@ class FileDraft:
 class FileStore(Protocol):
     """Rows of uploaded files; their bytes are in the artifact store."""
 
-    def add_file(self, tenant: str, draft: FileDraft) -> File:
-        """Give stored bytes a row."""
+    def add_file(
+        self, tenant: str, draft: FileDraft, idempotency: Idempotency | None = None
+    ) -> File:
+        """Give stored bytes a row; a file of another id is the one that the key made earlier.
+
+        Raises `IdempotencyKeyReused` or `IdempotencyInFlight`.
+        """
         ...
 
     def get_file(self, tenant: str, file_id: str) -> File:

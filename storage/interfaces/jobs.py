@@ -7,15 +7,8 @@ from typing import Protocol
 from schemas.jobs import Event, Job, JobStatus, Metric, StageName
 from schemas.requests import DefenseJobCreate
 from schemas.wire import Page
+from storage.idempotency import Idempotency
 from storage.interfaces.order import Order
-
-
-@dataclass(frozen=True)
-class Idempotency:
-    """An Idempotency-Key header and the SHA-256 of the body that came with it."""
-
-    key: str
-    body_sha256: str
 
 
 @dataclass(frozen=True)

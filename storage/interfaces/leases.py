@@ -48,6 +48,7 @@ class JobInputs:
     training: FileBlob
     triggered: FileBlob | None = None
     clean: FileBlob | None = None
+    checkpoint: FileBlob | None = None
 
 
 @dataclass(frozen=True)

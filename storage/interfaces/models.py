@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from schemas.models import Model
+from schemas.models import Model, ModelKind
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class ModelRecord:
     revision: str
     path: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    kind: ModelKind = "diffusion"
 
 
 class ModelStore(Protocol):

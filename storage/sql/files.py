@@ -9,20 +9,28 @@ from schemas.files import File, FilePurpose, FileValidation
 from schemas.jobs import TERMINAL
 from schemas.wire import Page
 from storage.errors import FileInUse, FileIsResult, NotFound
-from storage.interfaces import FileBlob, FileDraft, Order, ValidationDraft
+from storage.interfaces import FileBlob, FileDraft, Idempotency, Order, ValidationDraft
 from storage.sql.backend import SqlBackend, one_page, page_of
 from storage.sql.engine import database_now
+from storage.sql.idempotency import earlier_answer, keep_answer
 from storage.sql.tables import FileRow, JobRow
 
 
 class SqlFiles(SqlBackend):
     """A `FileStore`."""
 
-    def add_file(self, tenant: str, draft: FileDraft) -> File:
-        """Give stored bytes a row."""
+    def add_file(
+        self, tenant: str, draft: FileDraft, idempotency: Idempotency | None = None
+    ) -> File:
+        """Give stored bytes a row; a file of another id is the one that the key made earlier."""
         with self._write() as session:
-            row = file_row(tenant, draft, database_now(session))
+            now = database_now(session)
+            earlier = earlier_answer(session, tenant, idempotency, File, now)
+            if earlier is not None:
+                return earlier
+            row = file_row(tenant, draft, now)
             session.add(row)
+            keep_answer(session, tenant, idempotency, file_of(row))
         return file_of(row)
 
     def get_file(self, tenant: str, file_id: str) -> File:
@@ -140,6 +148,7 @@ def _unfinished_readers(file_id: str) -> Any:
                 JobRow.training_file == file_id,
                 JobRow.triggered_file == file_id,
                 JobRow.clean_file == file_id,
+                JobRow.checkpoint_file == file_id,
             )
         )
         .limit(1)

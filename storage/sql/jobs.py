@@ -16,6 +16,7 @@ from schemas.jobs import (
     Step,
     StepStatus,
     Usage,
+    stages_to_run,
 )
 from schemas.requests import DefenseJobCreate
 from schemas.wire import Page
@@ -226,6 +227,7 @@ def _require_inputs(session: Session, tenant: str, request: DefenseJobCreate) ->
     evaluation = request.evaluation
     named = {
         "/training_file": request.training_file,
+        "/checkpoint_file": request.checkpoint_file,
         "/evaluation/triggered_file": evaluation.triggered_file if evaluation else None,
         "/evaluation/clean_file": evaluation.clean_file if evaluation else None,
     }
@@ -258,6 +260,7 @@ def insert_job(
         training_file=request.training_file,
         triggered_file=evaluation.triggered_file if evaluation else None,
         clean_file=evaluation.clean_file if evaluation else None,
+        checkpoint_file=request.checkpoint_file,
         created_at=now,
         attempt=0,
         worker_seconds=0.0,
@@ -265,9 +268,10 @@ def insert_job(
     )
     session.add(job)
     session.flush()
+    to_run = stages_to_run(request.stages)
     for position, name in enumerate(StageName):
-        pending = StepStatus.PENDING.value
-        session.add(StepRow(job_id=job.id, name=name.value, position=position, status=pending))
+        status = StepStatus.PENDING if name in to_run else StepStatus.SKIPPED
+        session.add(StepRow(job_id=job.id, name=name.value, position=position, status=status.value))
     for key, value in request.metadata.items():
         session.add(MetadataRow(job_id=job.id, key=key, value=value))
     session.add(OutboxRow(job_id=job.id, due_at=now + HINT_GRACE_S))

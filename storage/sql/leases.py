@@ -176,7 +176,7 @@ class SqlLeases(SqlBackend):
 
 def _count_samples(result: Mapping[str, Any]) -> None:
     counts = result.get("samples", {})
-    for verdict in ("rewritten", "passed_through", "quarantined"):
+    for verdict in ("rewritten", "passed_through", "kept", "removed", "quarantined"):
         SAMPLES_PROCESSED.labels("purify", verdict).inc(counts.get(verdict, 0))
 
 

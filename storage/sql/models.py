@@ -1,10 +1,11 @@
 """The allow-list of models in SQL."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from sqlalchemy import select
 
-from schemas.models import Model
+from schemas.models import Model, ModelKind
 from storage.errors import NotFound
 from storage.interfaces import ModelRecord
 from storage.sql.backend import SqlBackend
@@ -25,6 +26,7 @@ class SqlModels(SqlBackend):
                 revision=model.revision,
                 path=model.path,
                 defaults=dict(model.defaults),
+                kind=model.kind,
                 created_at=known.created_at if known else database_now(session),
             )
             session.merge(row)
@@ -57,6 +59,7 @@ def record_of(row: ModelRow) -> ModelRecord:
         revision=row.revision,
         path=row.path,
         defaults=dict(row.defaults),
+        kind=cast(ModelKind, row.kind),
     )
 
 
@@ -65,6 +68,7 @@ def _model(row: ModelRow) -> Model:
         id=row.id,
         created=int(row.created_at),
         family=row.family,
+        kind=cast(ModelKind, row.kind),
         revision=row.revision,
         defaults=dict(row.defaults),
     )

@@ -130,6 +130,7 @@ def inputs_of(session: Session, job: JobRow) -> JobInputs:
         training=blob_of(find_file(session, job.tenant, job.training_file)),
         triggered=_optional_blob(session, job.tenant, job.triggered_file),
         clean=_optional_blob(session, job.tenant, job.clean_file),
+        checkpoint=_optional_blob(session, job.tenant, job.checkpoint_file),
     )
 
 

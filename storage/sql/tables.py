@@ -101,6 +101,7 @@ class ModelRow(Base):
     path: Mapped[str] = mapped_column(Text)
     defaults: Mapped[Document]
     created_at: Mapped[float]
+    kind: Mapped[str] = mapped_column(server_default="diffusion")
 
 
 class JobRow(Base):
@@ -119,6 +120,7 @@ class JobRow(Base):
     training_file: Mapped[str]
     triggered_file: Mapped[str | None]
     clean_file: Mapped[str | None]
+    checkpoint_file: Mapped[str | None]
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 
+from pydantic import BaseModel
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from schemas.files import File, FilePurpose
 from schemas.uploads import UploadStatus
 from storage.errors import NotFound, UploadNotPending
+from storage.idempotency import Idempotency
 from storage.ids import new_id
 from storage.sql.backend import SqlBackend
 from storage.sql.engine import Clock, database_now
 from storage.sql.files import file_of
+from storage.sql.idempotency import earlier_answer, keep_answer
 from storage.sql.tables import FileRow, UploadPartRow, UploadRow
 from storage.uploads import HeldPart, PartRecord, UploadDraft, UploadRecord
 
@@ -19,13 +22,29 @@ PENDING: UploadStatus = "pending"
 SWEEP = 100
 
 
+class Begun(BaseModel):
+    """What is kept of the answer to an Idempotency-Key: which upload it began."""
+
+    upload_id: str
+
+
 class SqlUploads(SqlBackend):
     """An `UploadStore`."""
 
-    def create_upload(self, tenant: str, draft: UploadDraft, *, ttl_s: float) -> UploadRecord:
-        """Begin an upload that expires `ttl_s` from now."""
+    def create_upload(
+        self,
+        tenant: str,
+        draft: UploadDraft,
+        *,
+        ttl_s: float,
+        idempotency: Idempotency | None = None,
+    ) -> UploadRecord:
+        """Begin an upload that expires `ttl_s` from now, or return the one that the key began."""
         with self._write() as session:
             now = database_now(session)
+            earlier = earlier_answer(session, tenant, idempotency, Begun, now)
+            if earlier is not None:
+                return _record(_find(session, tenant, earlier.upload_id))
             row = UploadRow(
                 id=draft.id,
                 tenant=tenant,
@@ -42,6 +61,7 @@ class SqlUploads(SqlBackend):
                 expires_at=now + ttl_s,
             )
             session.add(row)
+            keep_answer(session, tenant, idempotency, Begun(upload_id=row.id))
         return _record(row)
 
     def get_upload(self, tenant: str, upload_id: str) -> UploadRecord:

@@ -1,7 +1,7 @@
 """Logs are events in JSON on stderr; no text of any dataset is ever among them.
 
-Whatever is bound to structlog's context variables (`request_id`, `job_id`, `attempt`, `tenant`)
-stands in every event, and so does the id of the trace, if there is one.
+Whatever is bound to structlog's context variables (`request_id`, `tenant`, `job_id`, `attempt`,
+`shard`) stands in every event, and so does the id of the trace, if there is one.
 """
 
 import sys

@@ -1,3 +1,5 @@
+import structlog
+
 from tests.api.walk import LISTS, OF_NOBODY, REFERS, ids_of, keyed_operations
 from tests.api.world import assert_problem
 
@@ -76,6 +78,7 @@ def test_no_new_object_may_name_one_of_another_tenant(api):
     foreign = {
         "training_file": ids["file_id"],
         "validation_file": ids["file_id"],
+        "checkpoint_file": api.checkpoint_id(),
         "webhook": ids["endpoint_id"],
     }
     own = api.upload(**stranger).json()["id"]
@@ -100,3 +103,17 @@ def test_a_revoked_key_opens_nothing_more(api):
     token = api.client.headers["Authorization"].removeprefix("Bearer ")
     api.gateway.jobs.revoke_key(api.gateway.jobs.authenticate(token).id)
     assert_problem(api.client.get("/v1/models"), 401, "unauthenticated")
+
+
+def test_what_is_logged_while_a_request_is_served_tells_whose_it_is(api, monkeypatch):
+    told = []
+
+    def list_models(store):
+        told.append(structlog.contextvars.get_contextvars())
+        return []
+
+    monkeypatch.setattr(type(api.gateway.jobs), "list_models", list_models)
+    api.client.get("/v1/models", headers={"X-Request-ID": "r1"})
+    api.client.get("/v1/models", headers=api.stranger())
+    assert [one["tenant"] for one in told] == ["acme", "globex"]
+    assert told[0]["request_id"] == "r1"

@@ -5,7 +5,7 @@ import pytest
 from schemas.jobs import DataFault
 from storage.interfaces import ValidationDraft
 from tests.api.conftest import MAX_UPLOAD_BYTES
-from tests.api.world import assert_problem, sha256, tar_archive, zip_archive
+from tests.api.world import assert_problem, safetensors, sha256, tar_archive, zip_archive
 
 FAULT = DataFault(where="data.json, line 1", code="invalid_dataset", reason="turn 0 is empty")
 
@@ -144,3 +144,41 @@ def test_another_tenants_file_is_not_found(api, method):
 @pytest.mark.parametrize("file_id", ["file_x", "%00", "..%2F..", "file_" + "g" * 32])
 def test_an_id_that_cannot_be_one_is_not_found(api, file_id):
     assert_problem(api.client.get(f"/v1/files/{file_id}"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\x03\x04" + bytes(60),
+        b"\x80\x04\x95" + bytes(60),
+        b"",
+        b"{}",
+        (1 << 62).to_bytes(8, "little") + b"{",
+    ],
+    ids=["torch's zip", "pickle", "empty", "short", "header of 2^62 bytes"],
+)
+def test_a_checkpoint_is_safetensors_or_refused(api, content):
+    assert_problem(api.upload(content, "checkpoint"), 415, "unsafe_format")
+
+
+def test_a_checkpoint_is_kept_and_is_no_dataset(api):
+    answer = api.upload(safetensors(), "checkpoint")
+    assert (answer.status_code, answer.json()["purpose"]) == (201, "checkpoint")
+    content = api.client.get(f"/v1/files/{answer.json()['id']}/content").content
+    assert content == safetensors()
+    assert_problem(api.upload(safetensors()), 415, "unsupported_format")
+    found = api.client.get("/v1/files", params={"purpose": "checkpoint"}).json()["data"]
+    assert [file["id"] for file in found] == [answer.json()["id"]]
+
+
+def test_an_idempotency_key_gives_one_file_whose_bytes_are_kept_once(api):
+    key = {"Idempotency-Key": "f-1"}
+    first, again = api.upload(**key), api.upload(**key)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    assert_problem(
+        api.upload(zip_archive(b"[1]"), **key), 422, "idempotency_key_reused", "Idempotency-Key"
+    )
+    assert len(list(api.gateway.artifacts.keys("tenants/acme/"))) == 1
+    assert len(api.client.get("/v1/files").json()["data"]) == 1

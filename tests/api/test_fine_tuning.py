@@ -27,9 +27,28 @@ def test_a_job_of_the_alias_is_the_same_job_under_its_own_name(api):
     assert api.client.get(f"{ALIAS}/{theirs['id']}").json() == theirs
 
 
+def test_the_alias_says_all_that_the_native_job_can_be_told(api):
+    hook = api.client.post("/v1/webhook_endpoints", json={"url": "https://hooks.example/"}).json()
+    asked = {
+        "model_revision": "r1",
+        "checkpoint_file": api.checkpoint_id(),
+        "stages": ["purify", "retrain"],
+        "validation": "strict",
+        "artifacts": ["merged_checkpoint"],
+        "model_options": {"attention": "prefix"},
+        "webhook": hook["id"],
+    }
+    theirs = create(api, **asked).json()
+    ours = api.client.get(f"{NATIVE}/{theirs['id']}").json()
+    assert {name: theirs[name] for name in asked} == asked
+    assert {name: ours[name] for name in asked} == asked
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        {"stages": ["retrain"]},
+        {"model_revision": "r0"},
         {"hyperparameters": {"n_epochs": 0}},
         {"hyperparameters": {"learning_rate_multiplier": 2}},
         {"hyperparameters": {}, "method": {"type": "disp"}},

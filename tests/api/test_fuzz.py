@@ -25,7 +25,7 @@ from storage import migrate
 from storage.interfaces import ModelRecord
 from tests.api.conftest import SEED
 from tests.api.walk import UPLOAD, ids_of, openapi_document, operations
-from tests.api.world import Api, zip_archive
+from tests.api.world import Api, safetensors, zip_archive
 
 LONG = settings.get_current_profile_name() == "long"
 CASES_OF_ONE_ROUTE = 200 if LONG else 20
@@ -108,7 +108,8 @@ class Target:
         case.body = body = in_whole_numbers(case.body)
         file_id = self.ids["file_id"]
         if case.path == "/v1/files":
-            case.body = {"file": Binary(zip_archive()), "purpose": body["purpose"]}
+            content = safetensors() if body["purpose"] == "checkpoint" else zip_archive()
+            case.body = {"file": Binary(content), "purpose": body["purpose"]}
         if case.path.endswith("/complete"):
             case.body = body = {}
         if body.get("url") is not None:
@@ -120,6 +121,10 @@ class Target:
         body |= {"model": "tiny", "training_file": file_id}
         if body.get("model_revision") is not None:
             body["model_revision"] = "r1"
+        if body.get("checkpoint_file") is not None:
+            body["checkpoint_file"] = file_id
+        if body.get("stages") is not None:
+            body["stages"] = sorted({*body["stages"], "detect", "purify", "retrain"})
         if body.get("validation_file") is not None:
             body["validation_file"] = file_id
             body.pop("evaluation", None)

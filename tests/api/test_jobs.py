@@ -39,9 +39,40 @@ def test_extra_artifacts_and_a_familys_options_reach_the_worker(api):
     assert {name: spec[name] for name in asked} == asked
 
 
+def test_a_projector_to_start_from_reaches_the_worker_and_is_kept_until_then(api):
+    checkpoint = api.checkpoint_id()
+    job_id = api.job_id(checkpoint_file=checkpoint)
+    assert api.client.get(f"{JOBS}/{job_id}").json()["checkpoint_file"] == checkpoint
+    assert_problem(api.client.delete(f"/v1/files/{checkpoint}"), 409, "file_in_use")
+    claim = api.gateway.jobs.claim("w", lease_s=9, job_id=job_id)
+    assert api.gateway.jobs.job_inputs(claim).checkpoint.id == checkpoint
+    api.gateway.jobs.release(claim)
+    api.client.post(f"{JOBS}/{job_id}/cancel")
+    assert api.client.delete(f"/v1/files/{checkpoint}").status_code == 200
+
+
+def test_a_published_projector_is_one_to_start_from(api):
+    job_id = api.finished_job()
+    [checkpoint] = api.client.get(f"{JOBS}/{job_id}/checkpoints").json()["data"]
+    assert api.create(checkpoint_file=checkpoint["id"]).status_code == 201
+
+
+def test_the_stages_asked_for_reach_the_worker_and_the_others_are_skipped_at_once(api):
+    job = api.create(stages=["detect"]).json()
+    assert job["stages"] == ["detect"]
+    skipped = {step["name"] for step in job["steps"] if step["status"] == "skipped"}
+    assert skipped == {"purify", "retrain", "evaluate_before", "evaluate_after"}
+    claim = api.gateway.jobs.claim("w", lease_s=9, job_id=job["id"])
+    assert engine_spec(api.gateway.jobs.job_inputs(claim))["stages"] == ["detect"]
+    assert api.create().json()["stages"] == ["detect", "purify", "retrain", "evaluate"]
+
+
 @pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
+        ({"checkpoint_file": ABSENT}, "file_not_found", "/checkpoint_file"),
+        ({"stages": ["retrain"]}, "validation_error", ""),
+        ({"stages": []}, "validation_error", "/stages"),
         ({"model": "nope"}, "model_not_found", "/model"),
         ({"training_file": ABSENT}, "file_not_found", "/training_file"),
         ({"evaluation": {"clean_file": ABSENT}}, "file_not_found", "/evaluation/clean_file"),

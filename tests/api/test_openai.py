@@ -74,8 +74,14 @@ def test_openais_client_uploads_creates_follows_and_reads_the_results(url, store
         file = client.files.create(file=data, purpose="fine-tune")
         jobs = client.fine_tuning.jobs
         job = jobs.create(
-            model="tiny", training_file=file.id, seed=3, metadata={"team": "red"}, suffix="mine"
+            model="tiny",
+            training_file=file.id,
+            seed=3,
+            metadata={"team": "red"},
+            suffix="mine",
+            extra_body={"model_revision": "r1", "stages": ["purify", "retrain"]},
         )
+        assert job.model_extra["stages"] == ["purify", "retrain"]
         assert (job.status, job.training_file, job.seed) == ("queued", file.id, 3)
         assert jobs.pause(job.id).status == "paused"
         assert jobs.resume(job.id).status == "queued"

@@ -1,6 +1,10 @@
+import io
+
 import pytest
+from PIL import Image
 
 from api.samples import service
+from api.samples.picture import CELL
 from storage.keys import artifact_key
 from tests.api.world import SAMPLES, assert_problem
 
@@ -97,3 +101,26 @@ def test_a_page_of_a_large_file_is_read_without_the_rest(api, monkeypatch):
     monkeypatch.setattr(type(api.gateway.artifacts), "open", counted)
     page = api.client.get(f"{JOBS}/{job_id}/samples", params={"limit": 2}).json()
     assert len(page["data"]) == 2 and sum(read) < 3 << 20
+
+
+def test_the_map_of_a_sample_is_numbers_or_a_picture_of_the_same(samples):
+    found = samples("/s0/saliency.json").json()
+    assert found["object"] == "defense.job.sample.saliency" and found["sample_id"] == "s0"
+    assert (found["rows"], found["columns"]) == (2, 2)
+    assert found["values"] == [[0.0, 1.0], [pytest.approx(1 / 3), 0.0]]
+    answer = samples("/s0/saliency.png")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    picture = Image.open(io.BytesIO(answer.content))
+    picture.load()
+    assert (picture.mode, picture.size) == ("L", (2 * CELL, 2 * CELL))
+    corners = [picture.getpixel(at) for at in ((0, 0), (31, 15), (15, 31), (16, 16))]
+    assert corners == [0, 255, 85, 0]
+
+
+@pytest.mark.parametrize("kind", ["json", "png"])
+def test_a_sample_without_a_map_or_a_job_without_an_end_has_none(api, samples, kind):
+    assert_problem(samples(f"/a/b c/saliency.{kind}"), 404, "not_found")
+    assert_problem(samples(f"/nobody/saliency.{kind}"), 404, "not_found")
+    unfinished = f"{JOBS}/{api.job_id()}/samples/s0/saliency.{kind}"
+    assert_problem(api.client.get(unfinished), 409, "job_not_finished")

@@ -10,7 +10,7 @@ import pytest
 
 from api.reconciler import Reconciler
 from schemas.uploads import MIN_PART
-from tests.api.world import assert_problem, sha256
+from tests.api.world import assert_problem, safetensors, sha256, zip_archive
 
 ABSENT = "upload_" + "0" * 32
 
@@ -270,3 +270,29 @@ def test_artifacts_in_s3_are_fetched_from_s3_and_boto3_reads_them(s3_api, s3):
         assert unchanged.status_code == 304
     report = s3_api.client.get(f"/v1/defense/jobs/{job_id}/report", follow_redirects=False)
     assert report.status_code == 200 and report.headers["etag"].startswith('"sha256-')
+
+
+def test_a_checkpoint_in_parts_is_safetensors_or_ends_the_upload(api):
+    for data, status in ((safetensors(), 200), (zip_archive(), 415)):
+        upload_id = begin(api, bytes=len(data), purpose="checkpoint").json()["id"]
+        put(api, upload_id, 1, data)
+        answer = complete(api, upload_id)
+        assert answer.status_code == status
+    assert_problem(answer, 415, "unsafe_format")
+    assert api.client.get(f"/v1/uploads/{upload_id}").json()["status"] == "cancelled"
+
+
+def test_nobody_uploads_what_a_job_would_publish(api):
+    assert_problem(begin(api, purpose="fine-tune-results"), 422, "validation_error", "/purpose")
+
+
+def test_an_idempotency_key_gives_one_upload_as_it_is_by_then(each_api):
+    key = {"Idempotency-Key": "u-1"}
+    first = begin(each_api, key).json()
+    put(each_api, first["id"], 1, PARTS[1])
+    again = begin(each_api, key)
+    assert again.status_code == 201 and again.headers["idempotency-replayed"] == "true"
+    assert again.json()["id"] == first["id"]
+    assert [part["number"] for part in again.json()["parts"]] == [1]
+    other = begin(each_api, key, filename="other.zip")
+    assert_problem(other, 422, "idempotency_key_reused", "Idempotency-Key")

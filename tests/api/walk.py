@@ -27,8 +27,13 @@ LISTS = {
 }
 """What shows a tenant its own objects."""
 REFERS = {
-    "POST /v1/defense/jobs": ("training_file", "webhook"),
-    "POST /v1/fine_tuning/jobs": ("training_file", "validation_file"),
+    "POST /v1/defense/jobs": ("training_file", "checkpoint_file", "webhook"),
+    "POST /v1/fine_tuning/jobs": (
+        "training_file",
+        "validation_file",
+        "checkpoint_file",
+        "webhook",
+    ),
 }
 """Fields of a new object that name an older one, which must be the same tenant's."""
 OF_NOBODY = {

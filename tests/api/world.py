@@ -43,6 +43,7 @@ SAMPLES = [
         "masked_tokens": 3,
         "visual_tokens": 9,
         "score": 4.5,
+        "heat": ["0f", "50"],
     },
     {"id": "a/b c", "status": "rewritten", "changed": False, "original": ["é"], "purified": ["é"]},
     {"id": "s2", "status": "passed_through"},
@@ -72,6 +73,9 @@ class Api:
 
     def file_id(self) -> str:
         return self.upload().json()["id"]
+
+    def checkpoint_id(self) -> str:
+        return self.upload(safetensors(), "checkpoint").json()["id"]
 
     def validated_file(self) -> str:
         """A file in which a job, ended since, has found nothing wrong."""
@@ -136,6 +140,12 @@ def zip_archive(text: bytes = b"[]") -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("data.json", text)
     return buffer.getvalue()
+
+
+def safetensors() -> bytes:
+    """Weights as far as their first bytes go."""
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    return len(header).to_bytes(8, "little") + header + bytes(4)
 
 
 def tar_archive(mode: str = "w") -> bytes:

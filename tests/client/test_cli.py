@@ -14,6 +14,7 @@ from client.sdk import Client
 from disp_engine.errors import Aborted, InvalidModelError
 from disp_engine.registry import builtin_models
 from storage.connect import open_job_store
+from tests.api.world import safetensors
 from tests.client.conftest import Service
 
 Disp = Callable[..., int]
@@ -80,6 +81,18 @@ def test_the_settings_given_reach_the_job_and_no_others(
     job = service.client().job(created(capsys))
     assert job.method.hyperparameters.model_dump(exclude_none=True) == {"mask_ratio": 0.4}
     assert job.seed == 3
+
+
+def test_a_projector_to_start_from_goes_up_with_the_dataset(
+    disp: Disp, service: Service, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "mm_projector.safetensors"
+    checkpoint.write_bytes(safetensors())
+    words = ("--checkpoint", str(checkpoint), "--stage", "detect", "--stage", "purify")
+    assert disp("submit", str(dataset), "--model", "tiny", *words, "--json") == 0
+    job = service.client().job(created(capsys))
+    assert job.stages == ["detect", "purify"] and job.checkpoint_file is not None
+    assert service.store.file_blob("acme", job.checkpoint_file).bytes == len(safetensors())
 
 
 def test_a_failed_job_ends_with_status_one_and_its_reason(

@@ -10,6 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from client import cli
+from client.commands.keys import open_store
+from storage.migrate import upgrade
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "lavida" / "anyres"
 Disp = Callable[..., int]
@@ -80,3 +82,37 @@ def test_a_projector_alone_comes_with_the_line_that_loads_it(
     assert disp("export", FIXTURE, projector, out, "--projector-only") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert "load_state_dict" in line and str(out) in line and out.is_file()
+
+
+def test_a_registered_folder_can_be_named_by_jobs(
+    disp: Disp, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/disp.db"
+    upgrade(url)
+    words = ("models", "register", FIXTURE, "--id", "mine", "--database-url", url, "--json")
+    assert disp(*words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert disp(*words) == 0
+    assert json.loads(capsys.readouterr().out)["revision"] == told["revision"]
+    with open_store(url) as store:
+        (model,) = store.list_models()
+        (record,) = store.list_model_records()
+    assert (model.id, model.family, model.kind) == ("mine", "lavida", "diffusion")
+    assert model.revision == told["revision"] and model.defaults
+    assert record.path == str(FIXTURE.resolve())
+
+
+def test_a_folder_with_a_problem_is_not_registered(
+    disp: Disp, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/disp.db"
+    upgrade(url)
+    folder = tmp_path / "model"
+    shutil.copytree(FIXTURE, folder)
+    with (folder / "model.safetensors").open("ab") as file:
+        file.write(b"more")
+    assert disp("models", "register", folder, "--database-url", url) == 3
+    assert "belong to no tensor" in capsys.readouterr().err
+    assert disp("models", "register", FIXTURE, "--id", "a/b", "--database-url", url) == 3
+    with open_store(url) as store:
+        assert store.list_models() == []

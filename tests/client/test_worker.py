@@ -37,6 +37,22 @@ def test_gpu_jobs_get_a_fresh_process_each_and_webhooks_do_not() -> None:
     assert webhooks[webhooks.index("-Q") + 1] == "disp.io" and "--max-tasks-per-child" in webhooks
 
 
+@pytest.mark.parametrize(
+    ("queues", "devices", "name"),
+    [
+        (["disp.gpu"], "", "gpu@%h"),
+        (["disp.gpu"], "1", "gpu1@%h"),
+        (["disp.gpu", "disp.io"], "0,1", "gpu-io0-1@%h"),
+    ],
+)
+def test_nodes_of_one_machine_have_names_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, queues: list[str], devices: str, name: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    command = celery_command(queues)
+    assert command[command.index("-n") + 1] == name
+
+
 def test_one_round_of_repairs_requeues_what_a_dead_worker_held(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,13 +234,13 @@ def test_only_what_is_suspicious_enough_is_rewritten(
 
 
 def test_a_run_tells_of_every_sample_and_keeps_small_pictures(tmp_path: Path) -> None:
-    from disp_engine.run import _write_data
+    from disp_engine.run import _write_samples
 
     data = dataset(tmp_path, [*RECORDS, record("text", image=False)], broken="c")
     outcome, _ = run(data, tmp_path)
     out = tmp_path / "out"
     out.mkdir()
-    _write_data(data, outcome, out)
+    _write_samples(data, outcome, out)
     lines = {r["id"]: r for r in map(json.loads, (out / "samples.jsonl").read_text().splitlines())}
     statuses = {name: line["status"] for name, line in lines.items()}
     assert statuses == {

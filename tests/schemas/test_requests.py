@@ -1,7 +1,10 @@
 import pytest
 from pydantic import ValidationError
 
+from schemas.fine_tuning import FineTuningJob, FineTuningJobCreate
+from schemas.jobs import StageName, stages_to_run
 from schemas.requests import (
+    ALL_STAGES,
     METHOD_TYPES,
     DefenseJobCreate,
     DispHyperparameters,
@@ -97,3 +100,45 @@ def test_every_method_is_understood_with_its_own_settings(type):
 def test_a_method_that_does_not_exist_or_lacks_its_settings_is_refused(method):
     with pytest.raises(ValidationError):
         DefenseJobCreate.model_validate({"model": "t", "training_file": FILE, "method": method})
+
+
+@pytest.mark.parametrize(
+    ("stages", "fields"),
+    [
+        ([], {}),
+        (["detect", "detect"], {}),
+        (["report"], {}),
+        (["retrain", "detect", "evaluate"], {}),
+        (["detect", "purify"], {"artifacts": ["merged_checkpoint"]}),
+        (["detect"], {"method": {"type": "pruning"}}),
+        (["purify"], {"method": {"hyperparameters": {"rewrite_above": "auto"}}}),
+    ],
+)
+@pytest.mark.parametrize("request_type", [DefenseJobCreate, FineTuningJobCreate])
+def test_stages_that_lack_another_are_refused(request_type, stages, fields):
+    given = {"model": "t", "training_file": FILE, "stages": stages, **fields}
+    with pytest.raises(ValidationError):
+        request_type.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("stages", "skipped"),
+    [
+        (list(ALL_STAGES), set()),
+        (["detect"], {"purify", "retrain", "evaluate_before", "evaluate_after"}),
+        (["purify", "detect"], {"retrain", "evaluate_before", "evaluate_after"}),
+        (["evaluate"], {"saliency", "purify", "detect", "retrain", "evaluate_after"}),
+        (["purify", "retrain"], {"detect", "evaluate_before", "evaluate_after"}),
+    ],
+)
+def test_the_stages_asked_for_decide_which_steps_may_run(stages, skipped):
+    request = DefenseJobCreate(model="t", training_file=FILE, stages=stages)
+    assert {name.value for name in StageName} - {
+        s.value for s in stages_to_run(request.stages)
+    } == skipped
+
+
+def test_the_alias_takes_every_option_of_the_native_job():
+    assert set(FineTuningJobCreate.model_fields) >= set(DefenseJobCreate.model_fields)
+    answered = set(FineTuningJob.model_fields) | {"user_provided_suffix", "suffix"}
+    assert answered >= set(DefenseJobCreate.model_fields)

@@ -60,8 +60,10 @@ def report(spec: dict[str, Any]) -> dict[str, Any]:
 
 def write_outputs(spec: dict[str, Any]) -> None:
     out = Path(spec["out_dir"])
-    (out / "purified_dataset.zip").write_bytes(Path(spec["training_file"]).read_bytes())
-    (out / "mm_projector.safetensors").write_bytes(PROJECTOR)
+    if "purify" in spec["stages"]:
+        (out / "purified_dataset.zip").write_bytes(Path(spec["training_file"]).read_bytes())
+    if "retrain" in spec["stages"]:
+        (out / "mm_projector.safetensors").write_bytes(PROJECTOR)
     (out / "report.json").write_text(json.dumps(report(spec)))
     (out / "report.html").write_text("<p>report</p>")
     sample = {"id": "a b/c", "status": "rewritten", "changed": True}
@@ -124,6 +126,14 @@ def babble(spec: dict[str, Any]) -> int:
 
 def lie(spec: dict[str, Any]) -> int:
     ingest()
+    say(type="done")
+    return 0
+
+
+def overdo(spec: dict[str, Any]) -> int:
+    """Leave more than was asked for."""
+    ingest()
+    write_outputs(spec | {"stages": ["purify", "retrain"]})
     say(type="done")
     return 0
 
@@ -207,6 +217,7 @@ SCRIPTS: dict[str, Callable[[dict[str, Any]], int]] = {
         refuse,
         babble,
         lie,
+        overdo,
         leave_silently,
         work_until_asked,
         hang,

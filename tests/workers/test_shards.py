@@ -4,8 +4,10 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 from schemas.jobs import JobStatus
 from storage.interfaces import Claim, Shard, ShardClaim
@@ -132,3 +134,24 @@ def test_shards_are_cut_at_micro_batches_and_cover_all_samples_once(samples: int
     assert all(shard.first % cut == 0 for shard in shards)
     covered = [n for shard in shards for n in range(shard.first, shard.last)]
     assert covered == list(range(samples))
+
+
+def test_what_is_logged_while_a_shard_is_stored_tells_its_job_and_its_number(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    real = type(bench.workplace.artifacts).create
+
+    def create(store: Any, key: str, data: bytes) -> Any:
+        told.append(structlog.contextvars.get_contextvars())
+        return real(store, key, data)
+
+    monkeypatch.setattr(type(bench.workplace.artifacts), "create", create)
+    assert supervise(bench.claim(), bench.running("share"), threading.Event()) is Outcome.SUCCEEDED
+    assert {(one["job_id"], one["attempt"], one["tenant"]) for one in told} == {
+        (bench.job_id, 1, TENANT)
+    }
+    shards = [one["shard"] for one in told if "shard" in one]
+    assert sorted(shards) == [f"{FOLDER}/{first}-{first + 2}" for first in (0, 2, 4, 6)]
+    assert "shard" not in told[-1], "the manifest is of no shard"
+    assert structlog.contextvars.get_contextvars() == {}

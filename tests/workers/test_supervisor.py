@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,10 +18,11 @@ from disp_engine.__main__ import COURTESY
 from schemas.artifacts import Manifest
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus, StageName, StepStatus
-from schemas.requests import DefenseJobCreate
+from schemas.requests import AskedStage, DefenseJobCreate
 from storage.artifacts import MemoryArtifactStore
 from storage.errors import StoreAway
-from storage.interfaces import ModelRecord, StoredBlob
+from storage.ids import new_id
+from storage.interfaces import Claim, FileDraft, ModelRecord, StoredBlob
 from storage.keys import manifest_key, upload_key
 from tests.workers.conftest import DATA, TENANT, Bench
 from workers.context import Outcome
@@ -318,12 +320,12 @@ def test_a_publication_that_comes_too_late_leaves_the_winners_alone(
     place = bench.running("succeed")
     settings = place.settings.model_copy(update={"work_dir": tmp_path / "elsewhere"})
 
-    def publish_too_late(artifacts, out_dir, context):  # type: ignore[no-untyped-def]
+    def publish_too_late(artifacts, out_dir, context, stages):  # type: ignore[no-untyped-def]
         monkeypatch.setattr("workers.supervisor.publish", publish)
         winner = supervise(bench.claim(), replace(place, settings=settings), threading.Event())
         assert winner is Outcome.SUCCEEDED
         unaware = SimpleNamespace(claim=context.claim, check=lambda: None)
-        return publish(artifacts, out_dir, unaware)
+        return publish(artifacts, out_dir, unaware, stages)
 
     monkeypatch.setattr("workers.supervisor.publish", publish_too_late)
     assert supervise(bench.claim(), place, threading.Event()) is Outcome.LEASE_LOST
@@ -442,3 +444,53 @@ def test_the_engine_gives_way_to_whoever_answers_requests(tmp_path: Path, eventu
         eventually(lambda: os.getpriority(os.PRIO_PROCESS, engine.pid) == min(own + COURTESY, 19))
     finally:
         engine.reap()
+
+
+def ask_for(bench: Bench, **fields: Any) -> tuple[str, Claim]:
+    """A further job on the same file, with a claim on it."""
+    request = DefenseJobCreate(model="tiny", training_file=bench.job().training_file, **fields)
+    job_id = bench.store.create_job(TENANT, request).job.id
+    claim = bench.store.claim("runner", lease_s=60.0, job_id=job_id)
+    assert claim is not None
+    return job_id, claim
+
+
+@pytest.mark.parametrize(
+    ("stages", "extra"),
+    [
+        (["detect"], set()),
+        (["detect", "purify"], {"purified_dataset.zip"}),
+        (["purify", "retrain"], {"purified_dataset.zip", "mm_projector.safetensors"}),
+    ],
+)
+def test_a_job_publishes_what_its_stages_give(
+    bench: Bench, stages: list[AskedStage], extra: set[str]
+) -> None:
+    job_id, claim = ask_for(bench, stages=stages)
+    assert supervise(claim, bench.running("succeed"), threading.Event()) is Outcome.SUCCEEDED
+    key = bench.store.published_manifest(TENANT, job_id)
+    assert key is not None
+    published = Manifest.model_validate_json(bench.workplace.artifacts.get(key))
+    names = {entry.name for entry in published.artifacts}
+    assert names == {"report.json", "report.html", "samples.jsonl"} | extra
+
+
+def test_an_engine_that_leaves_what_nobody_asked_for_is_not_believed(bench: Bench) -> None:
+    job_id, claim = ask_for(bench, stages=["detect"])
+    assert supervise(claim, bench.running("overdo"), threading.Event()) is Outcome.FAILED
+    error = bench.store.get_job(TENANT, job_id).error
+    assert error is not None and "unexpected content" in error.message
+    assert bench.store.published_manifest(TENANT, job_id) is None
+
+
+def test_the_engine_starts_from_the_uploaded_projector(bench: Bench) -> None:
+    file_id, weights = new_id("file"), b"weights"
+    blob = bench.workplace.artifacts.put_stream(upload_key(TENANT, file_id), [weights])
+    facts = {"key": blob.key, "bytes": blob.bytes, "sha256": blob.sha256}
+    draft = FileDraft(file_id, "mm_projector.safetensors", FilePurpose.CHECKPOINT, **facts)
+    bench.store.add_file(TENANT, draft)
+    _, claim = ask_for(bench, checkpoint_file=file_id)
+    assert supervise(claim, bench.running("succeed"), threading.Event()) is Outcome.SUCCEEDED
+    (spec_path,) = bench.workplace.settings.work_dir.rglob("spec.json")
+    path = Path(json.loads(spec_path.read_text())["checkpoint_file"])
+    assert path.suffix == ".safetensors" and path.read_bytes() == weights
