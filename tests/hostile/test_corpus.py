@@ -15,13 +15,13 @@ from tests.hostile.zips import good_zip
 SLOW = {
     "zip_bomb_by_ratio", "zip_bomb_by_sum", "zip_bomb_by_count", "zip_overlapping",
     "tar_gzipped_bomb", "image_text_bomb", "image_profile_bomb", "data_million_of_records",
-    "data_brackets_of_megabytes",
+    "data_brackets_of_megabytes", "data_sixty_megabytes", "image_international_text_bomb",
 }  # fmt: skip
 """Those that take seconds to make or to read; `python -m tests.hostile` puts them, too."""
 
 
 def test_the_corpus_is_large_and_its_names_are_unique() -> None:
-    assert len(INPUTS) >= 240
+    assert len(INPUTS) >= 260
     assert Counter(given.name for given in INPUTS).most_common(1)[0][1] == 1
     assert {given.name for given in DATA} >= SLOW
 
