@@ -66,7 +66,7 @@ class StageFolder:
     def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return kept tensors and the facts beside them."""
         with safe_open(self.folder / name, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no mapping
             return tensors, dict(file.metadata() or {})
 
 

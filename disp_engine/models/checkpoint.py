@@ -58,18 +58,18 @@ def refuse_absurd(raw: object, file: str, at: str = "") -> None:
 
 
 def parse_object(text: bytes, what: str) -> dict[str, Any]:
-    """A JSON object in which no key stands twice."""
+    """A JSON object of UTF-8 in which no key stands twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise InvalidModelError(f"{what} has the key {key} a second time.")
+                raise InvalidModelError(f"{what} has the key {key!r} a second time.")
             found[key] = value
         return found
 
     try:
-        value = json.loads(text, object_pairs_hook=unique)
+        value = json.loads(text.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise InvalidModelError(f"{what} is not JSON: {error}.") from error
     if not isinstance(value, dict):

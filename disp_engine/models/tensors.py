@@ -25,7 +25,8 @@ INDEX = "model.safetensors.index.json"
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_MAGIC = (b"PK\x03\x04", b"\x80")  # torch.save's zip archive, and a bare pickle
+_MAGIC = (b"PK\x03\x04", b"\x80", b"7z\xbc\xaf\x27\x1c")
+"""Of torch.save's zip archive, of a bare pickle, and of what hides one from scanners of zips."""
 
 
 def refuse_pickle(path: Path) -> None:
@@ -176,13 +177,13 @@ def _entry(path: Path, name: str, told: Any) -> Entry:
         whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidModelError(
-            f"{path.name}: {name} lacks a dtype, a shape or offsets."
+            f"{path.name}: {name!r} lacks a dtype, a shape or offsets."
         ) from error
     if not whole or end < begin:
-        raise InvalidModelError(f"{path.name}: {name} has impossible sizes.")
+        raise InvalidModelError(f"{path.name}: {name!r} has impossible sizes.")
     if dtype in FLOATS and end - begin != math.prod(shape) * FLOATS[dtype].itemsize:
         raise InvalidModelError(
-            f"{path.name}: {name} takes {end - begin} bytes, which {dtype} {shape} does not."
+            f"{path.name}: {name!r} takes {end - begin} bytes, which {dtype} {shape} does not."
         )
     return Entry(path, name, dtype, shape, begin, end)
 
@@ -192,11 +193,13 @@ def _check_places(path: Path, entries: Iterable[Entry], held: int) -> None:
     at = 0
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
         if entry.begin != at:
-            raise InvalidModelError(f"{path.name}: {entry.name} overlaps another or leaves a gap.")
+            raise InvalidModelError(
+                f"{path.name}: {entry.name!r} overlaps another or leaves a gap."
+            )
         at = entry.end
         if at > held:
             raise InvalidModelError(
-                f"{path.name} is truncated: {entry.name} should end at byte {at} of {held}."
+                f"{path.name} is truncated: {entry.name!r} should end at byte {at} of {held}."
             )
     if at != held:
         raise InvalidModelError(f"{path.name}: {held - at} bytes belong to no tensor.")

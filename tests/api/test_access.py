@@ -1,9 +1,13 @@
 import structlog
+from fastapi import APIRouter
 
+from api import app as application
+from api import health
 from tests.api.walk import LISTS, OF_NOBODY, REFERS, ids_of, keyed_operations
 from tests.api.world import assert_problem
 
 KEYED = keyed_operations()
+ROUTERS = [health.router, *(r for r in vars(application).values() if isinstance(r, APIRouter))]
 SCOPES = ("read", "submit", "admin")
 NOBODY = {
     "file_id": "file_" + "0" * 32,
@@ -57,6 +61,17 @@ def test_every_route_is_walked_by_another_tenant_or_known_to_name_no_ones_object
     """A new route is not known: add it to the lists of `walk.py`, or name its parameters there."""
     rest = {str(operation) for operation in KEYED if not operation.of_one_tenant}
     assert rest == LISTS | set(REFERS) | OF_NOBODY
+
+
+def test_no_route_but_those_of_pages_is_hidden_from_the_walk():
+    """What the document does not show is not walked; `test_pages.py` walks the pages."""
+    hidden = {
+        route.path
+        for router in ROUTERS
+        for route in router.routes
+        if not (router.include_in_schema and route.include_in_schema)
+    }
+    assert hidden and all(path == "/" or path.startswith("/ui/") for path in hidden)
 
 
 def test_no_list_shows_an_object_of_another_tenant(api):

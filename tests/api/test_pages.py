@@ -7,6 +7,7 @@ import re
 import pytest
 
 from api.web.diff import compare
+from api.web.endpoints import router
 from api.web.export import inert
 from api.web.session import COOKIE, destination
 from tests.web.world import REFUSAL, begin, finish, finished_job, published
@@ -85,6 +86,12 @@ def paths(job_id):
     return [base, f"{base}/live", f"{base}/samples", f"{base}/samples/0", f"{base}/report",
             f"{base}/samples/0/picture", f"{base}/trigger.png", f"{base}/samples.csv",
             f"{base}/files/report.json"]  # fmt: skip
+
+
+def test_every_page_of_a_job_is_among_those_that_are_walked():
+    walked = {path.replace("samples/0", "samples/{position}") for path in paths("{job_id}")}
+    of_jobs = {route.path for route in router.routes if "{job_id}" in route.path}
+    assert of_jobs == {path.replace("files/report.json", "files/{name}") for path in walked}
 
 
 def test_pages_of_another_tenants_job_do_not_exist(visitor):

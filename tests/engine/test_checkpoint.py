@@ -50,21 +50,22 @@ def test_a_header_tells_names_shapes_and_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "body", "message"),
     [
-        (b'{"x": {}, "x": {}}', b"", "has the key x a second time"),
+        (b'{"x": {}, "x": {}}', b"", "has the key 'x' a second time"),
         (b"{", b"", "header is not JSON"),
+        ('{"x": {}}'.encode("utf-16"), b"", "header is not JSON"),
         (b"[]", b"", "must hold a JSON object"),
         (b"[" * 100_000, b"", "header is not JSON"),
-        ({"x": {"dtype": "F32"}}, b"", "x lacks a dtype, a shape or offsets"),
-        ({"x": tensor(0, 4, [-1])}, b"1234", "x has impossible sizes"),
-        ({"x": tensor(0, 4, [2])}, b"1234", r"x takes 4 bytes, which F32 \(2,\) does not"),
-        ({"x": tensor(0, 8, [2])}, b"1234", "truncated: x should end at byte 8 of 4"),
+        ({"x": {"dtype": "F32"}}, b"", "'x' lacks a dtype, a shape or offsets"),
+        ({"x": tensor(0, 4, [-1])}, b"1234", "'x' has impossible sizes"),
+        ({"x": tensor(0, 4, [2])}, b"1234", r"'x' takes 4 bytes, which F32 \(2,\) does not"),
+        ({"x": tensor(0, 8, [2])}, b"1234", "truncated: 'x' should end at byte 8 of 4"),
         ({"x": tensor(0, 4, [1])}, b"12345678", "4 bytes belong to no tensor"),
         (
             {"x": tensor(0, 4, [1]), "y": tensor(0, 4, [1])},
             b"1234",
-            "y overlaps another or leaves a gap",
+            "'y' overlaps another or leaves a gap",
         ),
-        ({"x": tensor(4, 8, [1])}, b"12345678", "x overlaps another or leaves a gap"),
+        ({"x": tensor(4, 8, [1])}, b"12345678", "'x' overlaps another or leaves a gap"),
     ],
 )
 def test_a_broken_header_is_refused_with_file_and_reason(
@@ -113,7 +114,7 @@ def test_what_torch_saves_renamed_is_a_pickle(folder: Path) -> None:
 def test_a_truncated_checkpoint_is_refused(folder: Path) -> None:
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-10])
-    with pytest.raises(InvalidModelError, match=r"model\.safetensors is truncated: model\."):
+    with pytest.raises(InvalidModelError, match=r"model\.safetensors is truncated: 'model\."):
         load_model(folder)
 
 
@@ -192,7 +193,7 @@ def test_remote_code_is_found_at_any_depth() -> None:
 def test_a_key_that_stands_twice_in_a_config_is_refused(folder: Path) -> None:
     text = (folder / "config.json").read_text().rstrip().removesuffix("}")
     (folder / "config.json").write_text(text + ', "model_type": "other"}')
-    with pytest.raises(InvalidModelError, match=r"config\.json has the key model_type a second"):
+    with pytest.raises(InvalidModelError, match=r"config\.json has the key 'model_type' a second"):
         family(folder)
 
 

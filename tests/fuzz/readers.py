@@ -112,10 +112,10 @@ def check_image(data: bytes) -> None:
 
 
 def check_safetensors(data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
-        file.write(data)
-        file.flush()
-        entries = read_header(Path(file.name))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        path.write_bytes(data)
+        entries = read_header(path)
     if all(entry.dtype in FLOATS for entry in entries):  # others are refused when they are read
         theirs = {name: tuple(told["shape"]) for name, told in deserialize(data)}
         assert theirs == {entry.name: entry.shape for entry in entries}

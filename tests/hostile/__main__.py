@@ -17,10 +17,10 @@ from client.config import SERVE_FILE, read_connection
 from client.demo import running_service
 from client.sdk import Client
 from disp_engine.attacks.poison import PoisonedSet
-from schemas.jobs import Job
+from schemas.jobs import Job, JobStatus
 from schemas.requests import DefenseJobCreate
 from tests.e2e.workload import build_data, fingerprint, upload
-from tests.hostile.corpus import INPUTS, Row, run
+from tests.hostile.corpus import INPUTS, MOST_MB, MOST_SECONDS, Row, run
 from tests.hostile.memory import Memory
 from tests.hostile.records import archive, record
 from tests.hostile.service import Service
@@ -43,7 +43,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         result = measure(Path(name), options.only)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{len(result['inputs'])} inputs, {result['wrong']} wrong")
+    print(
+        f"{len(result['inputs'])} inputs, {result['wrong']} wrong; at most "
+        f"{result['most_seconds']:.1f} s (of {MOST_SECONDS:.0f}) and {result['most_mb']:.0f} MB "
+        f"(of {MOST_MB:.0f}); the job after them: {result['jobs']['after']}; the artifacts of the "
+        f"one before: {'unchanged' if result['artifacts_unchanged'] else 'CHANGED'}"
+    )
     return 0 if not result["wrong"] and result["honest"] else 1
 
 
@@ -93,8 +98,8 @@ def _quarantine(client: Client, request: DefenseJobCreate, data: PoisonedSet, fo
 
 def _quarantined_all(job: Job, data: PoisonedSet) -> bool:
     counts = (job.result or {}).get("samples", {})
-    expected = (data.samples + len(BAD_RECORDS), len(BAD_RECORDS))
-    return (counts.get("total"), counts.get("quarantined")) == expected
+    expected = (JobStatus.SUCCEEDED, data.samples + len(BAD_RECORDS), len(BAD_RECORDS))
+    return (job.status, counts.get("total"), counts.get("quarantined")) == expected
 
 
 def _say(row: Row) -> None:

@@ -232,6 +232,7 @@ _INPUTS: list[tuple[str, Callable[[Service], Answer], tuple[int, str | None]]] =
     ("two_lengths", two_lengths, (400, None)),
     ("huge_header", huge_header, (400, None)),
     ("no_archive", upload_as(b"GIF89a"), (415, "unsupported_format")),
+    ("parquet", upload_as(b"PAR1" + bytes(600) + b"PAR1"), (415, "unsupported_format")),
     ("xz_archive", upload_as(b"\xfd7zXZ\0" + bytes(600)), (415, "unsupported_format")),
     ("zip_behind_a_picture", upload_as(b"\x89PNG" + b"PK\3\4"), (415, "unsupported_format")),
     ("results_as_upload", upload_as(b"PK\3\4", purpose="results"), _INVALID),

@@ -63,8 +63,15 @@ def wide_webp() -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
-def text_bomb(kind: bytes = b"zTXt") -> bytes:
-    return png(head(), chunk(kind, b"k\0\0" + zlib.compress(bytes(64 * 2**20), 9)), ROWS, END)
+def text_bomb(kind: bytes = b"zTXt", front: bytes = b"k\0\0") -> bytes:
+    return png(head(), chunk(kind, front + zlib.compress(bytes(64 * 2**20), 9)), ROWS, END)
+
+
+def profiled_webp() -> bytes:
+    """A profile of megabytes beside a picture of 8 x 8."""
+    profile = b"ICCP" + struct.pack("<I", 2**21) + bytes(2**21)
+    whole = b"WEBP" + profile + still("WEBP")[12:]
+    return b"RIFF" + struct.pack("<I", len(whole)) + whole
 
 
 def broken_crc() -> bytes:
@@ -85,6 +92,8 @@ def with_picture(content: bytes) -> bytes:
 _INPUTS: list[tuple[str, Callable[[], bytes], str]] = [
     ("pixel_bomb", lambda: png(head(30_000, 30_000), ROWS, END), LARGE),
     ("text_bomb", text_bomb, LARGE),
+    ("international_text_bomb", lambda: text_bomb(b"iTXt", b"k\0\1\0\0\0"), LARGE),
+    ("profile_of_megabytes", profiled_webp, LARGE),
     ("profile_bomb", lambda: text_bomb(b"iCCP"), LARGE),
     (
         "text_of_megabytes",

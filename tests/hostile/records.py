@@ -4,13 +4,14 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from PIL import Image
 
 from tests.hostile.inputs import DataInput
 
-DATASET = "invalid_dataset"
+DATASET, PICKLE = "invalid_dataset", "pickle_refused"
 
 
 def still(form: str = "PNG", size: tuple[int, int] = (8, 8), mode: str = "RGB") -> bytes:
@@ -47,6 +48,16 @@ def document(content: bytes, name: str = "data.json") -> bytes:
 
 def records(*items: Any) -> bytes:
     return document(json.dumps(list(items)).encode())
+
+
+def sixty_megabytes() -> bytes:
+    """A list that is too long to be held at once, none of whose records can be used."""
+    noise = (Random(n).randbytes(480).hex().encode() for n in range(60_000))
+    listed = b",\n".join(b'{"id": %d, "noise": "%s"}' % each for each in enumerate(noise))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("data.json", b"[" + listed + b"]")
+    return out.getvalue()
 
 
 def said(question: Any = "<image>\nWhat?", answer: Any = "A square.") -> bytes:
@@ -107,11 +118,13 @@ _INPUTS: list[tuple[str, Callable[[], bytes], str]] = [
     (
         "pickle",
         lambda: archive({"data.pkl": b"\x80\x04N.", "data.json": DOCUMENT}),
-        "pickle_refused",
+        PICKLE,
     ),
-    ("pickle_as_png", lambda: archive({"images/a.png": b"\x80\x04N."}), "pickle_refused"),
-    ("torch_file", lambda: archive({"images/a.pth": b"abc"}), "pickle_refused"),
-    ("numpy_file", lambda: archive({"a.png": b"\x93NUMPY\1\0" + bytes(60)}), "pickle_refused"),
+    ("pickle_as_png", lambda: archive({"images/a.png": b"\x80\x04N."}), PICKLE),
+    ("torch_file", lambda: archive({"images/a.pth": b"abc"}), PICKLE),
+    ("extension_module", lambda: archive({"images/a.pyd": b"abc"}), PICKLE),
+    ("numpy_file_by_name", lambda: archive({"images/a.npy": b"abc"}), PICKLE),
+    ("numpy_file", lambda: archive({"a.png": b"\x93NUMPY\1\0" + bytes(60)}), PICKLE),
     ("record_is_a_list", lambda: records([]), DATASET),
     ("id_is_an_object", lambda: records(record({"a": 1})), DATASET),
     ("id_too_long", lambda: records(record("a" * 600)), DATASET),
@@ -148,5 +161,6 @@ _INPUTS: list[tuple[str, Callable[[], bytes], str]] = [
 ]
 RECORDS = [
     *(DataInput(f"data_{name}", make, code) for name, make, code in _INPUTS),
+    DataInput("data_sixty_megabytes", sixty_megabytes, DATASET, "quarantine"),
     DataInput("data_all_quarantined", lambda: said(answer=""), DATASET, "quarantine"),
 ]

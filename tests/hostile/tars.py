@@ -4,8 +4,8 @@ import gzip
 import tarfile
 
 from tests.hostile.inputs import DataInput
-from tests.hostile.records import DOCUMENT, PICTURE
-from tests.hostile.zips import BOMB, MALFORMED, UNSAFE
+from tests.hostile.records import DATASET, DOCUMENT, PICKLE, PICTURE
+from tests.hostile.zips import BOMB, MALFORMED, UNSAFE, good_zip
 
 END = bytes(1024)
 
@@ -64,6 +64,13 @@ def gzipped_bomb() -> bytes:
     return gzip.compress(tar(entry(b"images/b.png", bytes(80 * 2**20))), 9, mtime=0)
 
 
+def webdataset(suffix: bytes = b"cls", content: bytes = b"1") -> bytes:
+    """Records of one file each, as the library of that name has them."""
+    files = ((b"json", DOCUMENT[1:-1]), (b"png", PICTURE), (suffix, content))
+    members = (entry(b"%d.%s" % (n, kind), text) for n in range(3) for kind, text in files)
+    return b"".join(members) + END
+
+
 def wrong_sum() -> bytes:
     bad = bytearray(picture())
     bad[0] ^= 1
@@ -113,6 +120,11 @@ def _inputs() -> list[tuple[str, object, str]]:
         ("truncated", lambda: tar(picture())[:-1400], MALFORMED),
         ("without_end", lambda: tar(end=b""), MALFORMED),
         ("bytes_behind", lambda: tar(end=END + b"more".ljust(512, b"\0")), MALFORMED),
+        ("nested_zip", lambda: tar(entry(b"inner.zip", good_zip())), BOMB),
+        ("nested_gzip", lambda: tar(entry(b"b.png", gzip.compress(tar(), mtime=0))), BOMB),
+        ("webdataset", webdataset, DATASET),
+        ("webdataset_of_pickles", lambda: webdataset(b"pyd", b"\x80\x04N."), PICKLE),
+        ("webdataset_of_arrays", lambda: webdataset(b"npy", b"\x93NUMPY\1\0"), PICKLE),
         ("gzipped_bomb", gzipped_bomb, BOMB),
         ("gzip_truncated", lambda: gzip.compress(tar(), mtime=0)[:-40], MALFORMED),
         ("bytes_behind_gzip", lambda: gzip.compress(tar(), mtime=0) + b"more", MALFORMED),

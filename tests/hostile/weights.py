@@ -16,11 +16,11 @@ WEIGHTS = "model.safetensors"
 MODEL, CODE, UNSAFE = "invalid_model", "remote_code_refused", "unsafe_format"
 
 
-def edited(**keys: Any) -> Callable[[Path], None]:
-    """Keys added to config.json."""
+def edited(file: str = "config.json", **keys: Any) -> Callable[[Path], None]:
+    """Keys added to a file of JSON."""
 
     def change(folder: Path) -> None:
-        path = folder / "config.json"
+        path = folder / file
         path.write_text(json.dumps(json.loads(path.read_text()) | keys))
 
     return change
@@ -33,9 +33,12 @@ def replaced(content: bytes) -> Callable[[Path], None]:
     return change
 
 
-def only_a_pickle(folder: Path) -> None:
-    (folder / WEIGHTS).unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+def only_a_pickle(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / WEIGHTS).unlink()
+        (folder / name).write_bytes(pickle.dumps({}))
+
+    return change
 
 
 def bytes_behind(folder: Path) -> None:
@@ -54,6 +57,23 @@ def name_twice(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(
         len(header).to_bytes(8, "little") + header.encode() + content[8 + length :]
     )
+
+
+def first_tensor(**facts: Any) -> Callable[[Path], None]:
+    """The header tells other facts about its first tensor; `name` is one of them."""
+
+    def change(folder: Path) -> None:
+        content = (folder / WEIGHTS).read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        first = next(key for key in header if key != "__metadata__")
+        told = header.pop(first) | facts
+        header[told.pop("name", first)] = told
+        text = json.dumps(header).encode()
+        body = content[8 + length :]
+        (folder / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+    return change
 
 
 def not_a_number(folder: Path) -> None:
@@ -76,13 +96,23 @@ _INPUTS: list[tuple[str, Callable[[Path], None], str]] = [
     ("attention_from_a_hub", edited(_attn_implementation_internal="evil/kernel"), CODE),
     ("nested_code", edited(text_config={"auto_map": {"AutoModel": "evil.Model"}}), CODE),
     ("unknown_architecture", edited(architectures=["../../evil"]), MODEL),
-    ("pickle", only_a_pickle, UNSAFE),
+    ("code_in_the_tokenizer", edited("tokenizer_config.json", auto_map={"x": "evil.T"}), CODE),
+    *(
+        (f"pickle_{name.rpartition('.')[2]}", only_a_pickle(name), UNSAFE)
+        for name in ("pytorch_model.bin", "model.pt", "model.pth", "model.ckpt")
+    ),
     ("pickle_renamed", replaced(pickle.dumps({"x": [1.0] * 100})), UNSAFE),
     ("zip_renamed", replaced(b"PK\3\4" + b"\xff" * 100), UNSAFE),
+    ("seven_zip_renamed", replaced(b"7z\xbc\xaf\x27\x1c" + bytes(100)), UNSAFE),
     ("endless_header", replaced((2**62).to_bytes(8, "little") + b"{}"), MODEL),
     ("bytes_behind", bytes_behind, MODEL),
     ("name_twice", name_twice, MODEL),
     ("not_a_number", not_a_number, MODEL),
+    ("overlapping", first_tensor(data_offsets=[4, 8], shape=[1], dtype="F32"), MODEL),
+    ("another_name", first_tensor(name="evil.weight"), MODEL),
+    ("another_shape", first_tensor(shape=[1, 1]), MODEL),
+    ("another_type", first_tensor(dtype="I8"), MODEL),
+    ("impossible_type", first_tensor(dtype="F4096"), MODEL),
 ]
 WEIGHTS_INPUTS = [
     DataInput(f"weights_{name}", good_zip, code, model=change) for name, change, code in _INPUTS

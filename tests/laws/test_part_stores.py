@@ -1,5 +1,7 @@
 """Laws that hold for every store of parts."""
 
+import time
+
 import httpx2
 import pytest
 
@@ -82,6 +84,27 @@ def test_a_presigned_part_has_exactly_the_signed_length(artifacts):
     assert (answer.status_code, answer.content) == (206, LAST[4:8])
     assert answer.headers["content-type"] == "application/zip"
     assert httpx2.get(url.replace("X-Amz-Expires=", "X-Amz-Expires=1")).status_code == 403
+
+
+@pytest.mark.parametrize("artifacts", ["s3"], indirect=True)
+def test_a_url_that_was_altered_or_has_expired_writes_and_reads_nothing(artifacts, monkeypatch):
+    handle = artifacts.parts.begin(KEY)
+    url = artifacts.parts.part_url(KEY, handle, 1, len(LAST))
+    for altered in (
+        url.replace("partNumber=1", "partNumber=2"),
+        url.replace(KEY, "tenants/globex/files/file_1"),
+        url.replace("X-Amz-Expires=", "X-Amz-Expires=9"),
+    ):
+        assert altered != url and httpx2.put(altered, content=LAST).status_code == 403, altered
+    monkeypatch.setattr("storage.s3.PART_URL_S", 1)
+    monkeypatch.setattr("storage.s3.URL_S", 1)
+    url = artifacts.parts.part_url(KEY, handle, 1, len(LAST))
+    artifacts.create("other", b"kept")
+    read = artifacts.download_url("other", filename="a.zip", media_type="application/zip")
+    time.sleep(2.1)
+    assert httpx2.put(url, content=LAST).status_code == 403
+    assert httpx2.get(read).status_code == 403
+    assert artifacts.parts.held(KEY, handle) == []
 
 
 @pytest.mark.parametrize("artifacts", ["s3"], indirect=True)

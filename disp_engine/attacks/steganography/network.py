@@ -96,7 +96,7 @@ class Pair:
         try:
             with safe_open(path, framework="pt") as file:
                 shape = Shape(**json.loads((file.metadata() or {})["shape"]))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
             pair = cls.untrained(shape)
             pair._modules().load_state_dict(tensors)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
