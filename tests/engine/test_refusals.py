@@ -1,6 +1,7 @@
-"""A checkpoint that must not be used, in each family: by loading it, inspecting and verifying it."""
+"""Checkpoints that must not be used, in each family: loaded, inspected and verified."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -39,26 +40,29 @@ def folder(family: str, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+def rewrite(folder: Path, name: str, value: torch.Tensor | None) -> None:
     tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors")
+    tensors.pop(name, None)
+    added = {} if value is None else {name: value}
+    save_file(tensors | added, folder / "model.safetensors")
 
 
 def lack(folder: Path, name: str) -> None:
-    rewrite(folder, lambda held: held.pop(name) and None)
+    rewrite(folder, name, None)
 
 
 def exceed(folder: Path, name: str) -> None:
-    rewrite(folder, lambda held: held.update({"model.extra": torch.zeros(1)}))
+    rewrite(folder, "model.extra", torch.zeros(1))
 
 
 def misshape(folder: Path, name: str) -> None:
-    rewrite(folder, lambda held: held.update({name: torch.zeros(3)}))
+    rewrite(folder, name, torch.zeros(3))
 
 
 def poison(folder: Path, name: str) -> None:
-    rewrite(folder, lambda held: held[name].view(-1)[:1].fill_(torch.nan) and None)
+    value = load_file(folder / "model.safetensors")[name]
+    value.view(-1)[0] = torch.nan
+    rewrite(folder, name, value)
 
 
 def truncate(folder: Path, name: str) -> None:
@@ -127,12 +131,9 @@ def test_a_checkpoint_that_must_not_be_used_is_refused_with_file_key_and_reason(
             with pytest.raises(InvalidModelError, match=wanted):
                 look(folder)
         return
-    told = "\n".join(verify_model(folder).problems)
-    with pytest.raises(InvalidModelError, match=wanted):
-        raise InvalidModelError(told)
+    assert re.search(wanted, "\n".join(verify_model(folder).problems))
     if how != "poisoned":  # an inspection reads no values
-        with pytest.raises(InvalidModelError, match=wanted):
-            raise InvalidModelError("\n".join(inspect_model(folder).problems))
+        assert re.search(wanted, "\n".join(inspect_model(folder).problems))
 
 
 @pytest.mark.parametrize(
@@ -149,8 +150,7 @@ def test_a_card_that_cannot_be_read_is_refused(folder: Path, text: str, message:
     (folder / "card.yaml").write_text(text)
     with pytest.raises(InvalidModelError, match=message):
         card_defaults(folder)
-    with pytest.raises(InvalidModelError, match=message):
-        raise InvalidModelError("\n".join(verify_model(folder).problems))
+    assert re.search(message, "\n".join(verify_model(folder).problems))
 
 
 def test_hashes_without_names_are_refused(folder: Path) -> None:
