@@ -343,7 +343,7 @@ def _pinpoints(raw: Mapping[str, Any], tile: int) -> tuple[tuple[int, int], ...]
     return tuple((width, height) for width, height in value)
 
 
-def _listed(text: str) -> object:
+def _listed(text: str) -> Any:
     """A list of pairs written as text; the text itself where it is none."""
     try:
         return json.loads(text.replace("(", "[").replace(")", "]"))
