@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from disp_engine.errors import InvalidModelError, InvalidRequestError
-from disp_engine.models.checkpoint import read_json, refuse_remote_code
+from disp_engine.models.checkpoint import read_card, read_json, refuse_remote_code
 
 if TYPE_CHECKING:
     import torch
@@ -243,7 +243,7 @@ def card_defaults(folder: Path) -> dict[str, Any]:
     """Hyperparameters of the card beside a checkpoint, or else of its family's card."""
     path = folder / "card.yaml"
     if path.is_file():
-        return dict(yaml.safe_load(path.read_text())["defaults"])
+        return dict(read_card(path).get("defaults", {}))
     cards = resources.files(family(folder).__module__) / "cards.yaml"
     (card,) = yaml.safe_load(cards.read_text())
     return dict(card["defaults"])

@@ -32,8 +32,16 @@ def recording(folder: Path) -> Recording:
 
 
 def compare_all(folder: Path) -> dict[str, Any]:
-    """Compare everything; a recorded tensor that nothing compared with does not hold."""
-    record = recording(folder)
+    """Compare everything.
+
+    A recorded tensor that nothing compared with does not hold, nor does a folder that cannot be
+    loaded.
+    """
+    try:
+        record = recording(folder)
+    except Exception as error:
+        refused = Comparison("load", f"raised {error!r}", None, EXACT, holds=False)
+        return {"holds": False, "cases": [asdict(refused)]}
     by_tensor: dict[str, Comparison] = {}
     extra: list[Comparison] = []
     for case, compared in record.cases():

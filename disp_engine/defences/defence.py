@@ -4,6 +4,7 @@ Notation of Wan et al., arXiv 2602.22246: M the model with its base projector; M
 after tuning on the suspect data; M_pure the model that the defence leaves.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,8 +139,11 @@ class Defence(ABC, Generic[S]):
         return cache, prepared
 
     def _fit_memory(self, cache: FeatureCache, prepared: Prepared) -> None:
-        """Run as many samples at once as fit; a resumed run goes on with the number it had."""
-        most, gauge = self.settings.micro_batch, gauge_of(self.model.device)
+        """Run as many samples at once as fit; a resumed run goes on with the number it had.
+
+        Processes that tune together each get a share of a batch, so no more are run at once.
+        """
+        most, gauge = self._most_at_once(), gauge_of(self.model.device)
         inputs = {
             "model": self.model.revision,
             "device": self.model.device.type,
@@ -150,12 +154,19 @@ class Defence(ABC, Generic[S]):
         stage = Stage(self.cache_root, "micro_batch", inputs)
         if not stage.complete:
             rows, samples = self.settings.block_length, prepared.usable
-            planned = planned_micro_batch(self.model, samples, cache, rows, most, gauge)
+            twice = self.ranks is not None and self.ranks.count > 1
+            planned = planned_micro_batch(
+                self.model, samples, cache, rows, most, gauge, twice=twice
+            )
             stage.write_json("planned.json", planned)
             stage.finish()
         planned = int(stage.read_json("planned.json"))
         self.context.message("info", f"{planned} samples at once fit into the memory")
         self.settings = replace(self.settings, micro_batch=planned)
+
+    def _most_at_once(self) -> int:
+        processes = 1 if self.ranks is None else self.ranks.count
+        return min(self.settings.micro_batch, math.ceil(self.settings.batch_size / processes))
 
     def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
         """Compromise, measure, purify, repair and measure again, as far as that is asked for."""

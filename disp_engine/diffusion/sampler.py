@@ -58,9 +58,14 @@ class _Row:
         return self.masks(0, end if self.stop is None else min(end, self.stop))
 
     def commit(self, positions: Int[Tensor, " k"], ids: Int[Tensor, " k"]) -> None:
+        """Fill positions; once a stop is found, official code looks for the first of them alone."""
         self.ids[positions] = ids
-        found = (_first(self.ids.tolist(), stop) for stop in self.words.stops)
-        self.stop = min((at for at in (self.stop, *found) if at is not None), default=None)
+        for stop in self.words.stops:
+            found = _first(self.ids.tolist(), stop)
+            if found is not None and (self.stop is None or found < self.stop):
+                self.stop = found
+            if self.stop is not None:
+                return
 
     def answer(self) -> Int[Tensor, " T"]:
         return torch.cat([self.ids[: self.stop], self.ids.new_tensor(self.words.suffix)])

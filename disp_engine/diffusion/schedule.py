@@ -48,14 +48,16 @@ class Schedule:
 
     def _spent(self, masks: int, steps: int) -> Int[Tensor, " S"]:
         t = torch.linspace(0, 1, steps + 1)
-        committed = (_CURVES[self.curve](t, self.shift) * masks).int()
-        committed[-1] = masks  # sigma(1) = 1, of which rounding may leave less
-        return committed.diff()
+        return (_CURVES[self.curve](t, self.shift) * masks).long().diff()
 
     @staticmethod
     def _along(spent: Int[Tensor, " S"], masks: int) -> list[int]:
-        """At least one commit a step; what that is too much is taken back in turn."""
+        """At least one commit a step; what that is too much is taken back in turn.
+
+        sigma(1) = 1, of which rounding may leave less: what is then too little comes last.
+        """
         quotas = spent.clamp(min=1).tolist()
+        quotas[-1] += max(0, masks - sum(quotas))
         step = 0
         while sum(quotas) > masks:
             quotas[step] -= quotas[step] > 1

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from disp_engine.errors import InvalidModelError, RemoteCodeRefused
 
 LARGEST_JSON = 64 * 2**20
 """Bytes."""
+LARGEST_CARD = 2**20
+"""Bytes of a card and of a list of hashes."""
 LARGEST_SIZE, MOST_LAYERS = 2**20, 1024
 """Of the numbers in a config, and of those that count layers."""
 
@@ -18,11 +22,30 @@ _HARMLESS_IMPLEMENTATION = {"_attn_implementation_autoset"}  # a flag, not a nam
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or say which file is not one."""
+    refuse_unreadable(path)
+    return parse_object(path.read_bytes(), path.name)
+
+
+def refuse_unreadable(path: Path, most: int | None = None) -> None:
+    """Refuse a file that is not there, or larger than `most` bytes (those of any JSON file)."""
     if not path.is_file():
         raise InvalidModelError(f"{path.name} is missing from the model folder.")
-    if path.stat().st_size > LARGEST_JSON:
-        raise InvalidModelError(f"{path.name} takes more than {LARGEST_JSON} bytes.")
-    return parse_object(path.read_bytes(), path.name)
+    largest = LARGEST_JSON if most is None else most
+    if path.stat().st_size > largest:
+        raise InvalidModelError(f"{path.name} takes more than {largest} bytes.")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Read the card of a checkpoint, or say what is wrong with it."""
+    refuse_unreadable(path, LARGEST_CARD)
+    try:
+        card = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidModelError(f"{path.name} is not YAML: {error}.") from error
+    for key in ("defaults", "sha256"):
+        if not isinstance(card, dict) or not isinstance(card.get(key, {}), dict):
+            raise InvalidModelError(f"{path.name}: {key} must be a table.")
+    return dict(card)
 
 
 def refuse_remote_code(raw: object, file: str, at: str = "") -> None:

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import yaml
-
 from disp_engine.errors import InvalidModelError
+from disp_engine.models.checkpoint import LARGEST_CARD, read_card, refuse_unreadable
 from disp_engine.models.tensors import FLOATS, PICKLES, Checkpoint
 from disp_engine.registry import family
 
@@ -137,7 +136,11 @@ def verify_model(folder: Path) -> Verification:
             checkpoint.tensor(name)
         except InvalidModelError as error:
             problems.append(str(error))
-    promises = promised_sha256(folder)
+    try:
+        promises = promised_sha256(folder)
+    except InvalidModelError as error:
+        problems.append(str(error))
+        promises = {}
     promised_files = {path for path in folder.iterdir() if path.is_file() and path.name in promises}
     used = sorted({*folder.glob("*.json"), *checkpoint.files, *promised_files})
     found = {path.name: sha256(path) for path in used}
@@ -151,11 +154,22 @@ def verify_model(folder: Path) -> Verification:
 def promised_sha256(folder: Path) -> dict[str, str]:
     """Hashes by file, as the folder's card.yaml or SHA256SUMS gives them."""
     if (folder / SUMS).is_file():
-        pairs = (line.split(None, 1) for line in (folder / SUMS).read_text().splitlines() if line)
-        return {name.lstrip("*"): digest for digest, name in pairs}
+        return _sums(folder / SUMS)
     if (folder / "card.yaml").is_file():
-        return dict(yaml.safe_load((folder / "card.yaml").read_text()).get("sha256", {}))
+        return dict(read_card(folder / "card.yaml").get("sha256", {}))
     return {}
+
+
+def _sums(path: Path) -> dict[str, str]:
+    refuse_unreadable(path, LARGEST_CARD)
+    found = {}
+    for number, line in enumerate(path.read_bytes().decode(errors="replace").splitlines(), 1):
+        digest, _, name = line.partition(" ")
+        if line and not name.strip():
+            raise InvalidModelError(f"{path.name}: line {number} is no hash and name.")
+        if line:
+            found[name.strip().removeprefix("*")] = digest
+    return found
 
 
 def sha256(path: Path) -> str:

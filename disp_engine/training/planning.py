@@ -5,6 +5,7 @@ response, each there and back. What they take above the model at rest is planned
 """
 
 import os
+import resource
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -27,6 +28,10 @@ class Gauge(Protocol):
         """What can still be taken."""
         ...
 
+    def held(self) -> int:
+        """What this process has taken, the model above all."""
+        ...
+
     def taken_by(self, act: Callable[[], object]) -> int:
         """The most that `act` takes above what is taken now."""
         ...
@@ -43,6 +48,10 @@ class CudaGauge:
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(self._device)[0]
 
+    def held(self) -> int:
+        """Bytes of all tensors there are."""
+        return torch.cuda.memory_allocated(self._device)
+
     def taken_by(self, act: Callable[[], object]) -> int:
         """The allocator's peak."""
         before = torch.cuda.memory_allocated(self._device)
@@ -57,6 +66,10 @@ class HostGauge:
     def free(self) -> int:
         """Pages that are free, the disk's cache not counted among them."""
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def held(self) -> int:
+        """The most that the process ever had; Linux counts it in KiB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
 
     def taken_by(self, act: Callable[[], object]) -> int:
         """Bytes of all different storages that are kept, weights among them."""
@@ -84,14 +97,20 @@ def planned_micro_batch(
     block_length: int,
     most: int,
     gauge: Gauge,
+    *,
+    twice: bool = False,
 ) -> int:
-    """The largest power of two that fits, between 1 and `most`; steps of two keep it repeatable."""
+    """The largest power of two that fits, between 1 and `most`; steps of two keep it repeatable.
+
+    `twice`: another process will load the model once more beside this one (training/ranks.py).
+    """
     largest = max(samples, key=lambda sample: _size(sample, cache))
     need = max(
         gauge.taken_by(lambda: _tune(model, largest, cache)),
         gauge.taken_by(lambda: _score(model, largest, cache, block_length)),
     )
-    fit = int(PLANNED_SHARE * gauge.free()) // max(1, need)
+    free = gauge.free() - (gauge.held() if twice else 0)
+    fit = int(PLANNED_SHARE * max(0, free)) // max(1, need)
     return min(most, 1 << max(0, fit.bit_length() - 1))
 
 

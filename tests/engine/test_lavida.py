@@ -225,7 +225,7 @@ def test_rotation_is_in_float32_in_bfloat16(model: Lavida) -> None:
     ("keys", "message"),
     [
         ({"alibi": True}, "alibi True is not supported in LaViDa"),
-        ({"weight_tying": True}, "weight_tying True"),
+        ({"mm_resampler_type": "perceiver"}, "mm_resampler_type 'perceiver' is not supported"),
         ({"mm_spatial_pool_mode": "max"}, "mm_spatial_pool_mode 'max'"),
         ({"n_heads": 5}, "n_heads must divide d_model"),
         ({"d_model": None}, "d_model must be a positive integer"),

@@ -8,9 +8,14 @@ import pytest
 import torch
 
 from disp_engine.context import SilentContext
+from disp_engine.defences.disp import DiSP
+from disp_engine.metrics.evaluator import EvaluationSets
+from disp_engine.metrics.success import ContainsAny
 from disp_engine.training.examples import FeatureCache, Prepared, prepare
 from disp_engine.training.planning import HostGauge, planned_micro_batch
-from tests.engine.models import random_llada_v
+from disp_engine.training.ranks import Ranks
+from disp_engine.training.settings import FineTuning
+from tests.engine.models import FIXTURE, random_llada_v
 from tests.engine.test_disp import QUICK, Listener, dataset, record, run
 
 
@@ -22,6 +27,9 @@ class Scripted:
 
     def free(self) -> int:
         return self._free
+
+    def held(self) -> int:
+        return 200
 
     def taken_by(self, act: Callable[[], object]) -> int:
         act()
@@ -55,6 +63,34 @@ def test_the_larger_need_decides(
     model = random_llada_v()
     assert planned_micro_batch(model, found.usable, cache, 4, most, gauge) == planned
     assert all(value.grad is None for value in model.projector.parameters())
+
+
+@pytest.mark.parametrize(("free", "planned"), [(1000, 4), (200, 1), (100, 1)])
+def test_a_model_that_is_loaded_twice_leaves_less(
+    prepared: tuple[FeatureCache, Prepared], free: int, planned: int
+) -> None:
+    cache, found = prepared
+    gauge = Scripted(free, [100, 100])
+    model, samples = random_llada_v(), found.usable
+    assert planned_micro_batch(model, samples, cache, 4, 32, gauge, twice=True) == planned
+
+
+@pytest.mark.parametrize(
+    ("processes", "micro_batch", "most"), [(None, 32, 32), (4, 32, 8), (3, 32, 11), (4, 2, 2)]
+)
+def test_processes_that_tune_together_have_something_to_share(
+    tmp_path: Path, processes: int | None, micro_batch: int, most: int
+) -> None:
+    settings = replace(QUICK, batch_size=32, micro_batch=micro_batch, fit_memory=True)
+    ranks = None if processes is None else Ranks(processes, FIXTURE, {}, tmp_path)
+    data = dataset(tmp_path / "data", [record("a")])
+    sets = EvaluationSets(triggered=data, clean=data, success=ContainsAny(("sorry",)))
+    context = SilentContext()
+    defence = DiSP(random_llada_v(), data, sets, settings, 3, tmp_path, context, ranks=ranks)
+    assert defence._most_at_once() == most
+    if ranks is not None:
+        tuning = FineTuning(batch_size=32, micro_batch=most)
+        assert ranks.wanted(tuning) >= ranks.count
 
 
 def test_what_the_host_keeps_for_the_way_back_is_counted() -> None:

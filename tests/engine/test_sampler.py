@@ -120,6 +120,16 @@ def test_the_answer_ends_before_the_first_stop_and_carries_the_suffix() -> None:
     assert len(model.seen) == 3  # position 3, behind the stop, is never needed
 
 
+def test_behind_a_stop_that_was_found_only_the_first_of_them_is_looked_for() -> None:
+    script = {0: (1, 1.0), 1: (3, 3.0), 2: (1, 2.0), 3: (3, 9.0)}
+    words = Words(MASK, (), stops=((2,), (3,)))
+    (ids,) = denoise(Scripted(script), [prompt(0, 0)], Generation(4, 4, None, ()), words)
+    assert ids.tolist() == [1, 3, 1]  # the second stop ended it at 3, and is not seen at 1
+    script[1] = (2, 3.0)
+    (ids,) = denoise(Scripted(script), [prompt(0, 0)], Generation(4, 4, None, ()), words)
+    assert ids.tolist() == [1]
+
+
 def test_a_row_that_has_stopped_leaves_the_batch() -> None:
     model = Scripted({0: (2, 5.0), 1: (1, 4.0), 2: (1, 3.0), 3: (1, 2.0), 4: (1, 1.0)})
     words = Words(MASK, (), stops=((2,),))

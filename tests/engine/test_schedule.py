@@ -22,6 +22,12 @@ def test_rounding_at_the_end_of_a_curve_leaves_no_mask() -> None:
     assert Schedule("shift", 2.2152336582746606).quotas(2, 1) == [2]
 
 
+def test_what_rounding_loses_at_the_end_is_missed_only_where_masks_would_be_left() -> None:
+    # 13 sigma is cut to 0 0 2 12, since sigma(1) is just below 1: 0 2 10 are spent, one of them
+    # for the first step, which leaves all 13 committed and nothing to mend.
+    assert Schedule("shift", 0.1).quotas(13, 3) == [10, 2, 1]
+
+
 def test_uniform_puts_the_remainder_first() -> None:
     assert Schedule().quotas(8, 3) == [3, 3, 2]
 

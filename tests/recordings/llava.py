@@ -1,6 +1,7 @@
 """What the recordings of the families in LLaVA's layout have in common."""
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -33,6 +34,8 @@ _TURN_END = "<|eot_id|>"
 _ROLES = {"user": "human", "assistant": "gpt"}
 
 Quantity = Callable[[], Tensor]
+NOTHING = torch.empty(0)
+"""In the place of what a recording names and does not hold; of no recorded shape."""
 
 
 class LlavaRecording(ABC):
@@ -44,9 +47,7 @@ class LlavaRecording(ABC):
         self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
         self.inputs = load_file(folder / "inputs.safetensors")
         self.expected = load_file(folder / "expected.safetensors")
-        logits = [v for name, v in self.expected.items() if name.endswith(".response_logits")]
-        # The recordings were made without the official loader's cut of the vocabulary.
-        self.model: Any = family(folder).from_folder(folder, vocabulary=logits[0].shape[-1])
+        self.model: Any = family(folder).from_folder(folder, vocabulary=self._rows())
 
     def cases(self) -> Iterator[Case]:
         yield "pictures", self.compare_pictures
@@ -106,12 +107,23 @@ class LlavaRecording(ABC):
     def compare_pictures(self) -> dict[str, Comparison]:
         """Raw pictures against the recorded pixel values."""
         found = []
-        for i, picture in enumerate(self.pictures):
-            want = self.inputs[f"pixel_values_{i}"]
-            got = tiles_of(picture, self.model.config)
-            got = got[0] if want.ndim == 3 else got
-            found.append(compare("pictures", f"pixel_values_{i}", got, want, ACTIVATION))
+        for name, want in sorted(self.inputs.items()):
+            if number := re.fullmatch(r"pixel_values_(\d+)", name):
+                got = self._pixels(int(number[1]), one=want.ndim == 3)
+                found.append(compare("pictures", name, got, want, ACTIVATION))
         return named(found)
+
+    def _pixels(self, number: int, *, one: bool) -> Tensor:
+        if number >= len(self.pictures):
+            return NOTHING
+        tiles = tiles_of(self.pictures[number], self.model.config)
+        return tiles[0] if one else tiles
+
+    def _rows(self) -> int | None:
+        """Rows of the vocabulary; only the logits tell whether the official loader cut it."""
+        scores = [v for name, v in self.expected.items() if "response_logits" in name]
+        found = [self.inputs["q"]] if "q" in self.inputs else scores
+        return found[0].shape[-1] if found else None
 
     def compare_prompt(self, case: str) -> dict[str, Comparison]:
         """Our rendering, tokenisation and places of the pictures against the recorded ones."""
@@ -127,7 +139,7 @@ class LlavaRecording(ABC):
 
     def compare_case(self, case: str) -> dict[str, Comparison]:
         """All recorded activations of one prompt."""
-        tiles = torch.cat([picture.tiles for picture in self.features(case)])
+        tiles = torch.cat([NOTHING, *(picture.tiles for picture in self.features(case))])
         length = self.meta["cases"][case]["response_len"]
         return self._recorded(case, self.quantities(self.prompt(case), tiles, length), ACTIVATION)
 

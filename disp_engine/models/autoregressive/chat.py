@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from disp_engine.errors import InvalidModelError, SampleError
+from disp_engine.models.checkpoint import refuse_unreadable
 from disp_engine.records import IGNORE, IMAGE_TOKEN, Tokens, Turn
 
 MARK = "<image>"
@@ -49,8 +50,7 @@ class Prompter:
     def from_folder(cls, folder: Path, form: ChatFormat, image_token: int) -> "Prompter":
         """Read `tokenizer.json`, the only tokenizer file that holds no code."""
         path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise InvalidModelError("tokenizer.json is missing from the model folder.")
+        refuse_unreadable(path)
         try:
             return cls(Tokenizer.from_file(str(path)), form, image_token)
         except InvalidModelError:

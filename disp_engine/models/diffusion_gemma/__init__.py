@@ -88,6 +88,11 @@ class DiffusionGemma:
         `dtype` None keeps that of the files. A folder without `tokenizer.json` can be run on token
         ids, and refuses texts.
         """
+        if device == "auto":
+            raise InvalidRequestError(
+                "device auto: DiffusionGemma is not spread over devices; encoder and decoder share "
+                "their layers. Name one device."
+            )
         facts, settings = GemmaFolder.read(folder), settings or GemmaSettings()
         has_words = (folder / "tokenizer.json").is_file()
         prompter = Prompter.from_folder(folder) if has_words else None

@@ -42,6 +42,7 @@ _SWITCHED_OFF: Mapping[str, tuple[Any, ...]] = {
     "use_double_wide_mlp": (None, False),
     "vocab_size_per_layer_input": (None, 0),
 }
+_DTYPES = ("float64", "float32", "float16", "bfloat16")
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
           "num_key_value_heads", "head_dim")  # fmt: skip
 _GENERATION = {
@@ -125,6 +126,11 @@ def _check(raw: Mapping[str, Any]) -> None:
         raise InvalidModelError(f"{_FILE}: vision_config must be of model_type gemma4_vision.")
     if vision.get("pooling_kernel_size") == 1:  # transformers would then keep padding, not tokens
         raise InvalidModelError(f"{_FILE}: pooling_kernel_size must be larger than 1.")
+    for part in (raw, text, vision):
+        for key in ("dtype", "torch_dtype"):
+            if part.get(key) not in (None, *_DTYPES):
+                names = ", ".join(_DTYPES)
+                raise InvalidModelError(f"{_FILE}: {key} {part[key]!r} is not one of {names}.")
     for part in (text, vision):
         for key in _SIZES:
             _positive(part, key)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from disp_engine.errors import InvalidModelError, SampleError
+from disp_engine.models.checkpoint import refuse_unreadable
 from disp_engine.records import IGNORE, IMAGE_TOKEN, Tokens, Turn
 
 BOS, EOS = "<bos>", "<eos>"
@@ -33,8 +34,7 @@ class Prompter:
     def from_folder(cls, folder: Path) -> "Prompter":
         """Read `tokenizer.json`, the only tokenizer file that holds no code."""
         path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise InvalidModelError("tokenizer.json is missing from the model folder.")
+        refuse_unreadable(path)
         try:
             return cls(Tokenizer.from_file(str(path)))
         except InvalidModelError:

@@ -37,7 +37,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "multi_query_attention": (False, None),
     "rope": (True,),
     "scale_logits": (False,),
-    "weight_tying": (False,),
+    "weight_tying": (False, True),
 }
 _USED = {
     "architectures",
@@ -83,6 +83,7 @@ class LavidaConfig(LlavaConfig):
             **sizes(raw, _SIZES),
             rms_norm_eps=number(raw, "rms_norm_eps", 1e-5),
             rope_theta=number(raw, "rope_theta", 5e5),
+            tied_head=bool(raw.get("weight_tying")),
             rope_full_precision=bool(raw.get("rope_full_precision", True)),
             pooled=True,
             **pictures(raw, vision, longest=4096),

@@ -25,7 +25,7 @@ _SIZES = {
     )
 }
 _FIXED = {
-    "tie_word_embeddings": (False, None),
+    "tie_word_embeddings": (False, None, True),
     "attention_bias": (False, None),
     "mlp_bias": (False, None),
     "rope_scaling": (None,),
@@ -61,5 +61,6 @@ class LladaVConfig(LlavaConfig):
             **found,
             rms_norm_eps=number(raw, "rms_norm_eps", 1e-5),
             rope_theta=number(raw, "rope_theta", 5e5),
+            tied_head=bool(raw.get("tie_word_embeddings")),
             **pictures(raw, vision, longest=8192),
         )

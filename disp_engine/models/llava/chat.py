@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from disp_engine.errors import InvalidModelError
+from disp_engine.models.checkpoint import refuse_unreadable
 from disp_engine.records import IMAGE_TOKEN, Tokens, Turn
 
 BOS = "<|startoftext|>"
@@ -47,8 +48,7 @@ class ChatPrompter(ABC):
     def from_folder(cls: type[P], folder: Path) -> P:
         """Read `tokenizer.json`, the only tokenizer file that holds no code."""
         path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise InvalidModelError("tokenizer.json is missing from the model folder.")
+        refuse_unreadable(path)
         try:
             return cls(Tokenizer.from_file(str(path)))
         except InvalidModelError:

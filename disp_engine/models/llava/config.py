@@ -1,5 +1,6 @@
 """What a folder in LLaVA's layout says of itself, read as plain JSON and never as code."""
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ WITHOUT_EFFECT = {
     "_name_or_path",
     "add_cross_attention",
     "add_faster_video",
+    "add_time_instruction",
     "attention_dropout",
     "bad_words_ids",
     "begin_suppress_tokens",
@@ -45,6 +47,7 @@ WITHOUT_EFFECT = {
     "force_sample",
     "forced_bos_token_id",
     "forced_eos_token_id",
+    "frames_upbound",
     "freeze_mm_mlp_adapter",
     "freeze_mm_vision_resampler",
     "id2label",
@@ -152,7 +155,8 @@ class LlavaConfig:
     """What decides what a model computes; fields bear the names that LLaDA-V's file has.
 
     `pooled` halves the sides of every tile's grid of tokens after the projector and
-    `rope_full_precision` rotates in float32 whatever the weights are; both are LaViDa's.
+    `rope_full_precision` rotates in float32 whatever the weights are; both are LaViDa's. A
+    `tied_head` is the table of token embeddings once more.
     """
 
     hidden_size: int
@@ -164,6 +168,7 @@ class LlavaConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 5e5
     rope_full_precision: bool = False
+    tied_head: bool = False
     image_aspect_ratio: str = "square"
     image_grid_pinpoints: tuple[tuple[int, int], ...] = ()
     mm_patch_merge_type: str = "flat"
@@ -204,6 +209,9 @@ def read_config(folder: Path, known: set[str]) -> tuple[dict[str, Any], VisionCo
     raw = read_json(folder / "config.json")
     only_known(raw, known | WITHOUT_EFFECT, "config.json")
     choice(raw, "mm_projector_type", ("mlp2x_gelu",), "mlp2x_gelu")
+    for key in ("mm_resampler_type", "mm_use_im_start_end"):
+        if raw.get(key):  # another way from pictures to tokens than the projector alone
+            raise InvalidModelError(f"config.json: {key} {raw[key]!r} is not supported.")
     if (folder / "vision_config.json").is_file():
         return raw, _vision(read_json(folder / "vision_config.json"))
     return raw, VisionConfig()
@@ -229,9 +237,11 @@ def only_these(raw: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]], f
 
 def pictures(raw: Mapping[str, Any], vision: VisionConfig, longest: int) -> dict[str, Any]:
     """The fields that say how pictures become visual tokens, the same in each family."""
+    aspect = _aspect(raw)
+    tiled = aspect.startswith("anyres")  # any other aspect leaves the pinpoints unread
     fields: dict[str, Any] = {
-        "image_aspect_ratio": _aspect(raw),
-        "image_grid_pinpoints": _pinpoints(raw, vision.image_size),
+        "image_aspect_ratio": aspect,
+        "image_grid_pinpoints": _pinpoints(raw, vision.image_size) if tiled else (),
         "mm_patch_merge_type": choice(
             raw, "mm_patch_merge_type", ("flat", "spatial", "spatial_unpad"), "flat"
         ),
@@ -240,7 +250,7 @@ def pictures(raw: Mapping[str, Any], vision: VisionConfig, longest: int) -> dict
         ),
         "vision": vision,
     }
-    if "anyres" in fields["image_aspect_ratio"] and not fields["image_grid_pinpoints"]:
+    if tiled and not fields["image_grid_pinpoints"]:
         raise InvalidModelError("config.json: image_grid_pinpoints is missing for anyres.")
     if raw.get("mm_hidden_size") not in (None, vision.hidden_size):
         raise InvalidModelError(
@@ -308,8 +318,13 @@ def _aspect(raw: Mapping[str, Any]) -> str:
 
 
 def _pinpoints(raw: Mapping[str, Any], tile: int) -> tuple[tuple[int, int], ...]:
-    """Resolutions as (width, height); `(1x1),...,(6x6)` stands for all grids between the two."""
+    """Resolutions as (width, height); `(1x1),...,(6x6)` stands for all grids between the two.
+
+    A list may be written as text, `[(384, 768), ...]`, as older LLaVA files have it.
+    """
     value = raw.get("image_grid_pinpoints") or []
+    if isinstance(value, str) and "x" not in value:
+        value = _listed(value)
     if isinstance(value, str):
         ends = [tuple(map(_count, pair)) for pair in re.findall(r"\((\d+)x(\d+)\)", value)]
         if not ends or not all(1 <= count <= MOST_TILES for pair in ends for count in pair):
@@ -326,6 +341,14 @@ def _pinpoints(raw: Mapping[str, Any], tile: int) -> tuple[tuple[int, int], ...]
             f"{MOST_TILES} times."
         )
     return tuple((width, height) for width, height in value)
+
+
+def _listed(text: str) -> Any:
+    """A list of pairs written as text; the text itself where it is none."""
+    try:
+        return json.loads(text.replace("(", "[").replace(")", "]"))
+    except (ValueError, RecursionError):
+        return text
 
 
 def _count(digits: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -33,7 +34,7 @@ class FullAttentionLlama(nn.Module):
             LlamaDecoderLayer(llama, layer) for layer in range(config.num_hidden_layers)
         )
         self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = None if config.tied_head else _head(config)
         with torch.device("cpu"):  # computed and not in the checkpoint, so never left on `meta`
             self.rotary_emb = LlamaRotaryEmbedding(llama)
 
@@ -58,20 +59,29 @@ class FullAttentionLlama(nn.Module):
         cosines, sines = self.rotary_emb(rotated, position_ids=positions)
         return cosines, sines
 
-    def backbone(self) -> list[tuple[str, nn.Module]]:
-        """Name each part that a checkpoint keeps under `model.`."""
-        parts = ("embed_tokens", "layers", "norm")
-        return [(name, self.get_submodule(name)) for name in parts]
+    def named(self) -> dict[str, nn.Module]:
+        """The parts by the prefix of their tensors' names; a tied head has no tensor of its own."""
+        kept = ("embed_tokens", "layers", "norm")
+        parts: dict[str, nn.Module] = {f"model.{n}.": self.get_submodule(n) for n in kept}
+        return parts if self.lm_head is None else parts | {"lm_head.": self.lm_head}
 
     def logits(self, hidden: Float[Tensor, "*R D"]) -> Float[Tensor, "*R V"]:
         """Vocabulary logits of the given rows of hidden states."""
-        scores: Tensor = self.lm_head(hidden)
+        if self.lm_head is not None:
+            scores: Tensor = self.lm_head(hidden)
+        else:
+            table = self.embed_tokens.weight
+            scores = functional.linear(hidden.to(table.device), table)
         return scores.to(hidden.device)
 
     def token_embeddings(self, ids: Int[Tensor, "*R"]) -> Float[Tensor, "*R D"]:
         """Embeddings of token ids."""
         rows: Tensor = self.embed_tokens(ids)
         return rows
+
+
+def _head(config: LlavaConfig) -> nn.Linear:
+    return nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
 
 def _broadcastable(attended: Bool[Tensor, "B ..."]) -> Bool[Tensor, "B 1 Q L"]:

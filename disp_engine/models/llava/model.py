@@ -87,9 +87,8 @@ class Modules:
         parts: dict[str, nn.Module] = {
             weights.TOWER: self.tower.vision,
             weights.PROJECTOR: self.projector,
-            "lm_head.": self.language.lm_head,
+            **self.language.named(),
         }
-        parts |= {f"model.{name}.": part for name, part in self.language.backbone()}
         return parts if self.newline is None else parts | {"model.": self.newline}
 
 
@@ -203,7 +202,7 @@ class LlavaModel(ABC):
     @property
     def dtype(self) -> torch.dtype:
         """Of the frozen language model; the projector is kept in float32."""
-        return self.language.lm_head.weight.dtype
+        return self.language.embed_tokens.weight.dtype
 
     @property
     def mask_embedding(self) -> Float[Tensor, " D"]:

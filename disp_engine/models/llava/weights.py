@@ -13,7 +13,6 @@ from disp_engine.models.tensors import Checkpoint
 TOWER = "model.vision_tower.vision_tower.vision_model."
 PROJECTOR = "model.mm_projector."
 NEWLINE = "model.image_newline"
-VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 Parts = Mapping[str, nn.Module]
