@@ -109,7 +109,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "poisoned": (poison, r"model\.safetensors: {name} holds values that are not finite"),
     "truncated": (truncate, r"model\.safetensors is truncated"),
     "pickled": (pickle, r"pytorch_model\.bin is a pickle.*save_file"),
-    "repeated": (repeat_key, r"model\.safetensors: the header has the key {name} a second time"),
+    "repeated": (repeat_key, r"model\.safetensors: the header has the key '{name}' a second time"),
     "oversized": (oversize, r"model\.safetensors: a header of 1099511627776 bytes is larger"),
     "overfull": (overfill, r"tokenizer\.json takes more than"),
     "asking": (ask_for_code, r"config\.json: auto_map asks for remote code"),
