@@ -181,6 +181,17 @@ class PlacingModel(DiffusionModel, Protocol):
 
 
 @runtime_checkable
+class BatchingModel(VisualModel, Protocol):
+    """A model that takes the pictures of several texts through its projector at once."""
+
+    def embed_all(
+        self, tokens: Sequence[Tokens], features: Sequence[Sequence[VisualFeatures]]
+    ) -> list[Embedded]:
+        """`embed` each text with its own pictures."""
+        ...
+
+
+@runtime_checkable
 class Watcher(Protocol):
     """Sees chosen rows of the attention while a causal model reads.
 
