@@ -16,6 +16,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
+from disp_engine.models.llava.cache import PromptCache
+
 
 class FullAttentionLayer(LlamaDecoderLayer):
     """A layer without the causal mask."""
@@ -29,15 +31,21 @@ class FullAttentionLayer(LlamaDecoderLayer):
         self,
         hidden: Float[Tensor, "B L D"],
         rotary: tuple[Tensor, Tensor],
-        attended: Bool[Tensor, "B 1 Q L"] | None = None,
+        attended: Bool[Tensor, "B 1 Q K"] | None = None,
         rows: Int[Tensor, "B R"] | None = None,
         real: Bool[Tensor, "B R"] | None = None,
+        cache: PromptCache | None = None,
     ) -> Float[Tensor, "*R D"]:
-        """The stream after the layer: everywhere, or at `rows`, or at those that are `real`."""
+        """The stream after the layer: everywhere, or at `rows`, or at those that are `real`.
+
+        What `cache` holds is seen too, before the L positions.
+        """
         normed = self.input_layernorm(hidden)
         attention, (cosines, sines) = self.self_attn, rotary
         key = _Rotation.apply(self._heads(attention.k_proj(normed)), cosines, sines)
         value = self._heads(attention.v_proj(normed))
+        if cache is not None:
+            key, value = cache.along(attention.layer_idx, key, value)
         if rows is not None:
             places = rows[:, :, None]
             normed, hidden = (x.take_along_dim(places, dim=1) for x in (normed, hidden))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from disp_engine.models.llava.cache import PromptCache
 from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.layer import FullAttentionLayer, RootMeanSquareNorm
 
@@ -33,26 +34,35 @@ class FullAttentionLlama(nn.Module):
     def forward(
         self,
         embeddings: Float[Tensor, "B L D"],
-        attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
+        attended: Bool[Tensor, "B K"] | Bool[Tensor, "B L L"] | None = None,
         rows: Int[Tensor, "B R"] | None = None,
         real: Bool[Tensor, "B R"] | None = None,
+        cache: PromptCache | None = None,
     ) -> Float[Tensor, "*R D"]:
         """Run all layers; `attended` marks keys, or [query, key] pairs; None attends to all.
 
         With `rows` the last layer is run at these positions only, and the result is theirs:
-        [B R D], or [M D] of those that are `real`, in their order.
+        [B R D], or [M D] of those that are `real`, in their order. A `cache` is filled, or is seen
+        before the embeddings, which then follow its prompts.
         """
-        rotary = self.rotary(embeddings)
+        rotary = self.rotary(embeddings, cache)
         mask = None if attended is None else _broadcastable(attended)
         hidden = embeddings
         for layer in self.layers[:-1]:
-            hidden = layer(hidden, rotary, mask)
-        normed: Tensor = self.norm(self.layers[-1](hidden, rotary, mask, rows, real))
+            hidden = layer(hidden, rotary, mask, cache=cache)
+        normed: Tensor = self.norm(self.layers[-1](hidden, rotary, mask, rows, real, cache))
         return normed
 
-    def rotary(self, embeddings: Float[Tensor, "B L D"]) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the positions from 0 on, in the type the layout rotates in."""
+    def rotary(
+        self, embeddings: Float[Tensor, "B L D"], cache: PromptCache | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the positions, in the type the layout rotates in.
+
+        They are counted from 0, or from the ends of the prompts that are kept.
+        """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
+        if cache is not None and cache.layers:
+            positions = cache.attended.sum(dim=1)[:, None] + positions
         rotated = embeddings.float() if self.rope_full_precision else embeddings
         cosines, sines = self.rotary_emb(rotated, position_ids=positions)
         return cosines, sines

@@ -25,6 +25,7 @@ from disp_engine.interfaces import Generation
 from disp_engine.models.inspection import Blueprint
 from disp_engine.models.llava import weights
 from disp_engine.models.llava.attention import weights_at
+from disp_engine.models.llava.cache import PromptCache
 from disp_engine.models.llava.chat import EOT, ChatPrompter
 from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.images import tiles_of, visual_tokens
@@ -332,6 +333,23 @@ class LlavaModel(ABC):
         """
         return self.language.logits(self.language(embeddings, attended, rows))
 
+    def read(self, prompts: Sequence[Float[Tensor, "_ D"]]) -> PromptCache:
+        """What prompts of any lengths leave for the responses that they do not see."""
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        embeddings = pad_sequence(list(prompts), batch_first=True)
+        attended = torch.arange(embeddings.shape[1], device=self.device) < lengths[:, None]
+        cache, first = PromptCache(attended), lengths.new_zeros(len(prompts), 1)
+        self.language(embeddings, _unless_all(attended), first, cache=cache)
+        return cache
+
+    def logits_after(
+        self, read: PromptCache, embeddings: Float[Tensor, "B L D"], rows: Int[Tensor, "B R"]
+    ) -> Float[Tensor, "B R V"]:
+        """Logits at `rows` of what follows the prompts that were read."""
+        following = torch.ones_like(embeddings[..., 0], dtype=torch.bool)
+        seen = _unless_all(torch.cat([read.attended, following], dim=1))
+        return self.language.logits(self.language(embeddings, seen, rows, cache=read))
+
     def hidden_at(
         self,
         embeddings: Float[Tensor, "B L D"],
@@ -431,6 +449,11 @@ class LlavaModel(ABC):
 def _described_by(folder: Path) -> list[Path]:
     names = ("config.json", "vision_config.json", "tokenizer.json")
     return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _unless_all(attended: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"] | None:
+    """No mask where nothing is padding."""
+    return None if bool(attended.all()) else attended
 
 
 def _batches(tiles: list[Tensor], size: int) -> Iterable[list[Tensor]]:
