@@ -80,6 +80,7 @@ class Bench:
             "positions": subject.positions,
             "ids_equal_alone": equal_share(told, alone),
             "ids_equal_in_batch": equal_share(told, together),
+            "ids_equal_in_one_step": self._ids_of_one_step(),
             "different_ids_said": len(set(torch.cat(told).tolist())),
             "floor_ms": self._floor_ms(steps * forward_flops(subject, LENGTH)),
         }
@@ -203,6 +204,11 @@ class Bench:
         ours = min(timing.median for name, timing in found.items() if name.startswith("ours"))
         self.costs[stage] = Costs(found["literal"].median, ours)
         return self.costs[stage]
+
+    def _ids_of_one_step(self) -> float:
+        """Ids that agree when all are committed at once: one that differs changes no other."""
+        told = [self.subject.generate(number, 1) for number in range(PROMPTS)]
+        return equal_share(told, self.subject.denoise(range(PROMPTS), 1))
 
     def _floor_ms(self, flops: float) -> float:
         """What the operations take at the ceiling measured in this run."""

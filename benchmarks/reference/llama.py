@@ -72,7 +72,8 @@ class Llama:
             for part, heads in (("q", self._heads), ("k", self._groups), ("v", self._groups))
         )
         q, k = _rotate(q, rotation).to(v.dtype), _rotate(k, rotation).to(v.dtype)
-        k, v = (y.repeat_interleave(self._heads // self._groups, dim=1) for y in (k, v))
+        if self._groups < self._heads:
+            k, v = (y.repeat_interleave(self._heads // self._groups, dim=1) for y in (k, v))
         mixed = functional.scaled_dot_product_attention(q, k, v)
         return self._linear(mixed.transpose(1, 2).flatten(2), f"{name}self_attn.o_proj")
 
