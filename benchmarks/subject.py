@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -18,9 +19,22 @@ from disp_engine.interfaces import Generation
 from disp_engine.records import IGNORE, IMAGE_TOKEN, Embedded, Tokens, VisualFeatures
 from disp_engine.saliency.estimator import Saliency, SaliencySettings, estimate_saliency
 
-TEXT, ANSWER, LENGTH, PROBES = 60, 64, 32, 6
-PICTURE = 224
-"""Pixels of a side, as CC-SBU's are downloaded."""
+LENGTH, PROBES = 32, 6
+"""Tokens of a response, and m: those of the authors' code."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a sample: pictures, pixels of their sides, and tokens of its question and its answer."""
+
+    pictures: int = 1
+    side: int = 224
+    text: int = 60
+    answer: int = 64
+
+
+PAPER = Sizes()
+"""A sample of CC-SBU, whose pictures are downloaded at 224 pixels."""
 
 
 @dataclass(frozen=True)
@@ -29,29 +43,33 @@ class Subject:
 
     pair: Pair
     prompts: Sequence[Embedded]
-    examples: Sequence[tuple[Tokens, VisualFeatures]]
+    examples: Sequence[tuple[Tokens, Sequence[VisualFeatures]]]
     encode_s: float
 
     @classmethod
     @torch.no_grad()
-    def of(cls, pair: Pair, count: int) -> "Subject":
-        """Draw `count` pictures, questions of TEXT tokens and answers of ANSWER tokens."""
-        rng = np.random.default_rng(0)
-        shape = (PICTURE, PICTURE, 3)
+    def of(cls, pair: Pair, count: int, sizes: Sizes = PAPER) -> "Subject":
+        """Draw `count` prompts with their answers."""
+        rng, model = np.random.default_rng(0), pair.model
+        shape = (sizes.side, sizes.side, 3)
         pictures = [
-            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(count)
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+            for _ in range(count * sizes.pictures)
         ]
-        model = pair.model
         model.encode_images(pictures[:1])
         took, features = timed(lambda: model.encode_images(pictures), model.device)
         prompts, examples = [], []
-        for feature in features:
-            drawn = torch.from_numpy(rng.integers(0, model.config.vocab_size, TEXT + ANSWER))
-            image = torch.tensor([IMAGE_TOKEN])
-            ids = torch.cat([drawn[: TEXT // 2], image, drawn[TEXT // 2 :]])
-            labels = torch.where(torch.arange(len(ids)) > TEXT, ids, IGNORE)
-            prompts.append(model.embed(Tokens(ids[: TEXT + 1]), [feature]))
-            examples.append((Tokens(ids, labels), feature))
+        for number in range(count):
+            shown = features[number * sizes.pictures : (number + 1) * sizes.pictures]
+            drawn = torch.from_numpy(
+                rng.integers(0, model.config.vocab_size, sizes.text + sizes.answer)
+            )
+            question, answer = drawn[: sizes.text], drawn[sizes.text :]
+            half, images = sizes.text // 2, torch.full((sizes.pictures,), IMAGE_TOKEN)
+            asked = torch.cat([question[:half], images, question[half:]])
+            labels = torch.cat([torch.full_like(asked, IGNORE), answer])
+            prompts.append(model.embed(Tokens(asked), shown))
+            examples.append((Tokens(torch.cat([asked, answer]), labels), shown))
         return cls(pair, prompts, examples, took / count)
 
     @property
@@ -69,7 +87,24 @@ class Subject:
         """Positions of a prompt with its response."""
         return len(self.prompts[0].embeddings) + LENGTH
 
-    def generate(self, number: int, steps: int) -> Tensor:
+    @property
+    def rows(self) -> Int[Tensor, "1 T"]:
+        """Where the response stands."""
+        prompt = len(self.prompts[0].embeddings)
+        return torch.arange(prompt, prompt + LENGTH, device=self.device)[None]
+
+    @property
+    def masked(self) -> Float[Tensor, "1 L D"]:
+        """The first prompt with a masked response, E_0."""
+        prompt = self.prompts[0].embeddings
+        return torch.cat([prompt, self.e_mask.expand(LENGTH, -1)])[None]
+
+    def forward(self) -> Tensor:
+        """The engine's logits of a masked response."""
+        with torch.no_grad():
+            return self.pair.model.logits(self.masked, self.rows)
+
+    def generate(self, number: int, steps: int, *, prefix: bool = False) -> Tensor:
         """The official loop on one prompt."""
         prompter = self.pair.model.prompter
         return official.generate(
@@ -80,6 +115,7 @@ class Subject:
             length=LENGTH,
             block=LENGTH,
             steps=steps,
+            prefix=prefix,
         )
 
     def denoise(self, numbers: Sequence[int], steps: int) -> list[Tensor]:
@@ -123,8 +159,7 @@ class Subject:
         return self._gradient(self.pair.model.noised_loss(batch, generator))
 
     def _embedded(self, number: int) -> Embedded:
-        tokens, feature = self.examples[number]
-        return self.pair.model.embed(tokens, [feature])
+        return self.pair.model.embed(*self.examples[number])
 
     def _gradient(self, loss: Tensor) -> Tensor:
         parameters = list(self.pair.model.projector.parameters())

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+Clock = Callable[[], float]
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -55,10 +57,12 @@ def interleaved(
     *,
     least: int = 3,
     left: Callable[[], float] = lambda: float("inf"),
+    clock: Clock = time.perf_counter,
 ) -> dict[str, Timing]:
     """Run the arms A B A B ..., after one warm-up of each that is not counted.
 
-    Stops after `least` rounds where `left` seconds would not do for another one.
+    Seconds are those of `clock`: of the wall, or, where others share the cores, those that this
+    process was given. Stops after `least` rounds where `left` seconds would not do for another one.
     """
     peaks = {name: _warm(arm, device) for name, arm in arms.items()}
     seconds: dict[str, list[float]] = {name: [] for name in arms}
@@ -66,7 +70,7 @@ def interleaved(
     for number in range(rounds):
         began = time.perf_counter()
         for name, arm in arms.items():
-            took, result = timed(partial(arm.act, number), device)
+            took, result = timed(partial(arm.act, number), device, clock)
             seconds[name].append(took)
             results[name].append(result)
         if number + 1 >= least and left() < 1.5 * (time.perf_counter() - began):
@@ -77,13 +81,15 @@ def interleaved(
     }
 
 
-def timed(act: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+def timed(
+    act: Callable[[], Any], device: torch.device, clock: Clock = time.perf_counter
+) -> tuple[float, Any]:
     """Seconds from an idle device to an idle device."""
     synchronise(device)
-    began = time.perf_counter()
+    began = clock()
     result = act()
     synchronise(device)
-    return time.perf_counter() - began, result
+    return clock() - began, result
 
 
 def synchronise(device: torch.device) -> None:
@@ -113,7 +119,14 @@ class Ceilings:
 
     @classmethod
     def of(
-        cls, device: torch.device, dtype: torch.dtype, *, width: int, repeats: int, rounds: int = 5
+        cls,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        width: int,
+        repeats: int,
+        rounds: int = 5,
+        clock: Clock = time.perf_counter,
     ) -> "Ceilings":
         """Multiply [2w, w] by [w, 3w] and copy what that made, `repeats` times on end.
 
@@ -123,8 +136,13 @@ class Ceilings:
         a = torch.randn(2 * width, width, device=device, dtype=dtype)
         b = torch.randn(width, 3 * width, device=device, dtype=dtype)
         made, copied = a @ b, torch.empty(2 * width, 3 * width, device=device, dtype=dtype)
-        product = min(timed(lambda: _often(repeats, a, b, made), device)[0] for _ in range(rounds))
-        copy = min(timed(lambda: _copied(repeats, made, copied), device)[0] for _ in range(rounds))
+        product, copy = (
+            min(timed(act, device, clock)[0] for _ in range(rounds))
+            for act in (
+                partial(_often, repeats, a, b, made),
+                partial(_copied, repeats, made, copied),
+            )
+        )
         moved = 2 * made.numel() * made.element_size()
         return cls(repeats * 12 * width**3 / product, repeats * moved / copy)
 

@@ -8,7 +8,7 @@ hidden; there this loop is what that one means.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from benchmarks.reference.llama import Llama
@@ -24,15 +24,20 @@ def generate(
     length: int,
     block: int,
     steps: int,
+    prefix: bool = False,
 ) -> Int[Tensor, " G"]:
-    """Denoise one response of `length` tokens, `steps` over all blocks, at temperature 0."""
+    """Denoise one response of `length` tokens, `steps` over all blocks, at temperature 0.
+
+    With `prefix` the prompt does not see the response (LaViDa's prefix-DLM), anew in each step.
+    """
     ids = torch.full((length,), mask, device=prompt.device)
     start, per_block = len(prompt), steps // (length // block)
+    seen = _prefix_pairs(start, length, prompt.device) if prefix else None
     for begin in range(0, length, block):
         end = begin + block
         for quota in _quotas(block, per_block):
             x = torch.cat([prompt, model.embedded(ids)])[None]
-            scores = model.logits(x).float()
+            scores = model.logits(x, seen).float()
             scores[..., list(suppressed)] = -torch.inf
             choice = scores.argmax(-1)
             p = scores.double().softmax(-1).gather(-1, choice[..., None])[..., 0]
@@ -42,6 +47,12 @@ def generate(
             best = confidence.topk(min(quota, len(open_))).indices
             ids[best - start] = choice[0, best]
     return ids
+
+
+def _prefix_pairs(start: int, length: int, device: torch.device) -> Bool[Tensor, "L L"]:
+    seen = torch.ones(start + length, start + length, dtype=torch.bool, device=device)
+    seen[:start, start:] = False
+    return seen
 
 
 def _quotas(masks: int, steps: int) -> list[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -31,14 +31,18 @@ class Llama:
         """Embeddings of token ids."""
         return functional.embedding(ids, self.tensors["model.embed_tokens.weight"])
 
-    def logits(self, embeddings: Float[Tensor, "B L D"]) -> Float[Tensor, "B L V"]:
-        """Logits of every row."""
+    def logits(
+        self, embeddings: Float[Tensor, "B L D"], seen: Bool[Tensor, "L L"] | None = None
+    ) -> Float[Tensor, "B L V"]:
+        """Logits of every row; `seen` marks pairs of query and key, None all of them."""
         rotation, hidden = self._rotation(embeddings), embeddings
         for number in range(self.config.num_hidden_layers):
             if self.checkpointed and torch.is_grad_enabled():
-                hidden = checkpoint(self._layer, number, hidden, rotation, use_reentrant=False)
+                hidden = checkpoint(
+                    self._layer, number, hidden, rotation, seen, use_reentrant=False
+                )
             else:
-                hidden = self._layer(number, hidden, rotation)
+                hidden = self._layer(number, hidden, rotation, seen)
         hidden = self._norm(hidden, "model.norm.weight")
         return functional.linear(hidden, self.tensors["lm_head.weight"])
 
@@ -59,12 +63,25 @@ class Llama:
         own = ("model.layers.", "model.norm.", "lm_head.")
         return [name for name in self.tensors if name.startswith(own)]
 
-    def _layer(self, number: int, x: Float[Tensor, "B L D"], rotation: Rotation) -> Tensor:
+    def _layer(
+        self,
+        number: int,
+        x: Float[Tensor, "B L D"],
+        rotation: Rotation,
+        seen: Bool[Tensor, "L L"] | None,
+    ) -> Tensor:
         name = f"model.layers.{number}."
-        x = x + self._attention(self._norm(x, f"{name}input_layernorm.weight"), name, rotation)
+        normed = self._norm(x, f"{name}input_layernorm.weight")
+        x = x + self._attention(normed, name, rotation, seen)
         return x + self._mlp(self._norm(x, f"{name}post_attention_layernorm.weight"), name)
 
-    def _attention(self, x: Float[Tensor, "B L D"], name: str, rotation: Rotation) -> Tensor:
+    def _attention(
+        self,
+        x: Float[Tensor, "B L D"],
+        name: str,
+        rotation: Rotation,
+        seen: Bool[Tensor, "L L"] | None,
+    ) -> Tensor:
         q, k, v = (
             self._linear(x, f"{name}self_attn.{part}_proj")
             .unflatten(-1, (heads, self._head_width))
@@ -74,7 +91,7 @@ class Llama:
         q, k = _rotate(q, rotation).to(v.dtype), _rotate(k, rotation).to(v.dtype)
         if self._groups < self._heads:
             k, v = (y.repeat_interleave(self._heads // self._groups, dim=1) for y in (k, v))
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         return self._linear(mixed.transpose(1, 2).flatten(2), f"{name}self_attn.o_proj")
 
     def _mlp(self, x: Float[Tensor, "B L D"], name: str) -> Tensor:
