@@ -14,8 +14,7 @@ projector, which is trained and therefore part of each training step, on both si
 
 import argparse
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +23,11 @@ import transformers
 from torch import Tensor
 
 from benchmarks.lines import Line, Report
+from benchmarks.modes import in_prefix_mode
 from benchmarks.shapes import SHAPES
 from benchmarks.subject import LENGTH, PAPER, PROBES, Subject
 from benchmarks.timing import Arm, Ceilings, Timing, interleaved
-from disp_engine.diffusion.attention import Attention
 from disp_engine.models.llava.config import LlavaConfig
-from disp_engine.models.llava.model import LlavaModel
 from disp_engine.registry import BUILTIN
 from disp_engine.saliency.masking import most_salient
 
@@ -233,16 +231,6 @@ def identity(subject: Subject) -> list[Line]:
     ]
 
 
-@contextmanager
-def in_prefix_mode(model: LlavaModel) -> Iterator[None]:
-    """Let no prompt see its response meanwhile."""
-    before, model.attention = model.attention, Attention.PREFIX
-    try:
-        yield
-    finally:
-        model.attention = before
-
-
 def seed_of(number: int) -> int:
     """Seeds whose first draw, the time t, masks about half of an answer."""
     return (0, 2, 4)[number % 3]
@@ -340,13 +328,9 @@ class Session:
 
     def _identity(self) -> None:
         """Two layers in float32, at the true widths."""
-        try:
-            if self.report.left() < 60:
-                raise RuntimeError("no time is left")
-            for line in identity(self._subject("llada_v", 2, torch.float32, prompts=2)):
-                self.report.add(line)
-        except Exception as error:
-            self.report.add(Line("identity", None, None, False, {"failed": repr(error)[:500]}))
+        self.report.attempt_all(
+            "identity", lambda: identity(self._subject("llada_v", 2, torch.float32, prompts=2))
+        )
 
     def _family(self, name: str, bars: Callable[[Bench], None]) -> None:
         """Build a family and measure its bars."""

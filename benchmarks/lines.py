@@ -1,9 +1,10 @@
 """One line for each bar, as JSON: `{bar, value, target, holds, detail}`."""
 
 import json
+import math
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -27,7 +28,7 @@ class Report:
     not begun.
     """
 
-    def __init__(self, file: Path | None, budget_s: float) -> None:
+    def __init__(self, file: Path | None, budget_s: float = math.inf) -> None:
         self.lines: list[Line] = []
         self._file, self._end = file, monotonic() + budget_s
 
@@ -46,17 +47,22 @@ class Report:
             part.replace(self._file)
 
     def attempt(self, bar: str, seconds: float, measure: Callable[[], Line]) -> None:
-        """Add what `measure` finds; what fails or no longer fits is a line that does not hold."""
+        """Add the line that `measure` finds, if about so many seconds are left for it."""
         if self.left() < seconds:
             why = {"skipped": f"{self.left():.0f} s are left, about {seconds:.0f} are needed"}
             self.add(Line(bar, None, None, False, why))
             return
+        self.attempt_all(bar, lambda: [measure()])
+
+    def attempt_all(self, bar: str, measure: Callable[[], Sequence[Line]]) -> None:
+        """Add the lines that `measure` finds; what fails is a line that does not hold."""
         began = monotonic()
         try:
-            line = measure()
+            lines = measure()
         except Exception as error:  # a broken bar must not take the others with it
             told = f"{type(error).__name__}: {error}"[:500]
             where = traceback.format_exc(limit=-3)[-1500:]
-            line = Line(bar, None, None, False, {"failed": told, "where": where})
+            lines = [Line(bar, None, None, False, {"failed": told, "where": where})]
         took = {"took_s": round(monotonic() - began, 1)}
-        self.add(Line(line.bar, line.value, line.target, line.holds, {**line.detail, **took}))
+        for line in lines:
+            self.add(replace(line, detail={**line.detail, **took}))

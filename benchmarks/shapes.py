@@ -127,3 +127,28 @@ SHAPES: Mapping[str, Shape] = {
     "llada_v": Shape(LladaV, LLADA_V),
     "lavida": Shape(Lavida, LAVIDA),
 }
+
+
+def toy(family: type[LlavaModel], config: type[LlavaConfig], *, vocabulary: int = 1536) -> Shape:
+    """Toy S: 392 visual tokens in two pictures, and a head of the share of LLaDA-V's.
+
+    With the true `vocabulary` it is toy W: for memory, and for what the vocabulary costs.
+    """
+    vision = VisionConfig(
+        image_size=196,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+    )
+    sizes = config(
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        vocab_size=vocabulary,
+        rope_full_precision=family is Lavida,
+        vision=vision,
+    )
+    return Shape(family, sizes)

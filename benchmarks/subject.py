@@ -140,7 +140,7 @@ class Subject:
     def scores(self, numbers: Sequence[int], **settings: Any) -> list[Saliency]:
         """The engine's estimate on some prompts at once."""
         prompts = [self.prompts[number] for number in numbers]
-        asked = SaliencySettings(probes=PROBES, rows=LENGTH, length=LENGTH, **settings)
+        asked = SaliencySettings(**{"rows": LENGTH, "length": LENGTH, "probes": PROBES, **settings})
         return estimate_saliency(self.pair.model, prompts, asked)
 
     def literal_gradient(self, number: int, seed: int) -> Tensor:
