@@ -10,6 +10,7 @@ from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor
 from transformers.models.diffusion_gemma.configuration_diffusion_gemma import DiffusionGemmaConfig
 
+from benchmarks.shapes import LAVIDA, LLADA_V
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.models import diffusion_gemma
 from disp_engine.models.diffusion_gemma import DiffusionGemma, GemmaSettings
@@ -18,9 +19,7 @@ from disp_engine.models.diffusion_gemma.config import GemmaFolder, Sampling
 from disp_engine.models.diffusion_gemma.prompt import Prompter
 from disp_engine.models.inspection import Memory
 from disp_engine.models.lavida import Lavida
-from disp_engine.models.lavida.config import LavidaConfig
 from disp_engine.models.llada_v import LladaV
-from disp_engine.models.llada_v.config import LladaVConfig
 from disp_engine.models.llava import weights
 from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.memory import memory
@@ -123,28 +122,6 @@ class GemmaSizes:
         return model
 
 
-_LLADA_8B: Mapping[str, Any] = {
-    "hidden_size": 4096,
-    "intermediate_size": 12288,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "vocab_size": 126464,
-    "mm_patch_merge_type": "spatial_unpad",
-}
-LLADA_V = LladaVConfig(
-    **_LLADA_8B,
-    image_aspect_ratio="anyres_max_4",
-    image_grid_pinpoints=tuple((384 * i, 384 * j) for i in range(1, 7) for j in range(1, 7)),
-)
-LAVIDA = LavidaConfig(
-    **_LLADA_8B,
-    pooled=True,
-    rope_full_precision=True,
-    image_aspect_ratio="anyres",
-    image_grid_pinpoints=((384, 768), (768, 384), (768, 768), (1152, 384), (384, 1152)),
-    tokenizer_model_max_length=4096,
-)
 # `moe_intermediate_size` is not in the facts at hand; with 704 (a third of the shared MLP's width)
 # the whole model has the 26 billion parameters of its name.
 GEMMA_26B: Mapping[str, Any] = {

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -65,6 +65,30 @@ class MaskedDenoiser(Protocol):
         attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
     ) -> Float[Tensor, "B R V"]:
         """Logits at `rows`; `attended` marks keys or [query, key] pairs, None all of them."""
+        ...
+
+
+@runtime_checkable
+class Read(Protocol):
+    """What prompts have left for the responses that they do not see."""
+
+    def of(self, prompts: Sequence[int]) -> "Read":
+        """That of some of the prompts."""
+        ...
+
+
+@runtime_checkable
+class RememberingDenoiser(MaskedDenoiser, Protocol):
+    """A masked denoiser that reads a prompt once, if the prompt does not see its response."""
+
+    def read(self, prompts: Sequence[Float[Tensor, "_ D"]]) -> Read:
+        """Read prompts of any lengths."""
+        ...
+
+    def logits_after(
+        self, read: Any, embeddings: Float[Tensor, "B L D"], rows: Int[Tensor, "B R"]
+    ) -> Float[Tensor, "B R V"]:
+        """Logits at `rows` of what follows the prompts that were read."""
         ...
 
 
@@ -177,6 +201,17 @@ class PlacingModel(DiffusionModel, Protocol):
 
     def places(self, picture: VisualFeatures) -> Float[Tensor, "T 4"]:
         """Left, top, right, bottom of each token's part, as shares; nan for one of no part."""
+        ...
+
+
+@runtime_checkable
+class BatchingModel(VisualModel, Protocol):
+    """A model that takes the pictures of several texts through its projector at once."""
+
+    def embed_all(
+        self, tokens: Sequence[Tokens], features: Sequence[Sequence[VisualFeatures]]
+    ) -> list[Embedded]:
+        """`embed` each text with its own pictures."""
         ...
 
 

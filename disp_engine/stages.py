@@ -18,8 +18,9 @@ from torch import Tensor
 from disp_engine.digests import digest as digest
 from disp_engine.digests import write_atomically as write_atomically
 
-LAYOUT = 2
-"""Raised when stage files mean something else than before; it is part of every key."""
+LAYOUT = 3
+"""Raised when stage files mean something else than before, or are computed by other sums; it is
+part of every key."""
 
 
 class StageFolder:

@@ -60,7 +60,7 @@ class DispHyperparameters(DefenceHyperparameters):
     mask_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     probes: Annotated[int, Field(ge=1, le=1024)] | None = None
     top_logits: Annotated[int, Field(ge=2, le=1024)] | None = None
-    estimator: Literal["eigen", "gaussian"] | None = None
+    estimator: Literal["orthogonal", "eigen", "gaussian"] | None = None
     masking: Literal["saliency", "random", "none"] | None = None
     rewrite_above: Annotated[float, Field(ge=-10, le=10)] | Auto | None = None
 

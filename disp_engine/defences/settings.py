@@ -124,7 +124,8 @@ class DefenceSettings:
 class DispSettings(DefenceSettings):
     """Every knob of Algorithm 1, with the paper's defaults for LLaDA-V.
 
-    `estimator` gaussian draws the paper's probes; eigen has less variance at the same price.
+    `estimator` gaussian draws the paper's probes; eigen and orthogonal have less variance at the
+    same price, the latter the least.
     `rewrite_above` None rewrites all samples, as the paper does; a number those whose suspicion is
     higher, in deviations; auto those that the verdict flags, which is none in clean data.
     """
@@ -132,7 +133,7 @@ class DispSettings(DefenceSettings):
     mask_ratio: float = 0.3
     probes: int = 6
     top_logits: int = 5
-    estimator: Estimator = "eigen"
+    estimator: Estimator = "orthogonal"
     masking: Literal["saliency", "random", "none"] = "saliency"
     rewrite_above: float | Auto | None = None
 
@@ -144,7 +145,7 @@ class DispSettings(DefenceSettings):
         if self.masking not in ("saliency", "random", "none"):
             raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
         if self.estimator not in PROBES:
-            raise InvalidRequestError(f"hyperparameters: estimator is {' or '.join(PROBES)}.")
+            raise InvalidRequestError(f"hyperparameters: estimator is {', '.join(PROBES)}.")
         if self.rewrite_above is not None and self.masking == "none":
             raise InvalidRequestError("hyperparameters: rewrite_above needs a masking.")
         self._check_positive("probes")

@@ -15,27 +15,29 @@ _CHUNK = 1024
 
 
 def diffusion_loss(
-    hidden: Float[Tensor, "B L D"],
+    hidden: Float[Tensor, "M D"],
     labels: Int[Tensor, "B L"],
     labelled: Bool[Tensor, "B L"],
     masking: Masking,
     logits: Callable[[Float[Tensor, "M D"]], Float[Tensor, "M V"]],
 ) -> Float[Tensor, ""]:
-    """(1/B) sum_b 1/(p_b n_b) sum_{masked i} -log P(x_i), n_b the labelled positions of row b."""
+    """(1/B) sum_b 1/(p_b n_b) sum_{masked i} -log P(x_i), n_b the labelled positions of row b.
+
+    `hidden` are the states of the M masked positions in their order.
+    """
     lengths = labelled.sum(dim=1).clamp(min=1)
     weights = (1 / (masking.p * lengths))[:, None].expand(masking.masked.shape)[masking.masked]
-    losses = surprise(hidden[masking.masked], labels[masking.masked], logits)
-    return (losses * weights).sum() / len(hidden)  # Eq. 2
+    losses = surprise(hidden, labels[masking.masked], logits)
+    return (losses * weights).sum() / len(labels)  # Eq. 2
 
 
 def mean_loss(
-    hidden: Float[Tensor, "B L D"],
-    labels: Int[Tensor, "B L"],
-    masked: Bool[Tensor, "B L"],
+    hidden: Float[Tensor, "M D"],
+    labels: Int[Tensor, " M"],
     logits: Callable[[Float[Tensor, "M D"]], Float[Tensor, "M V"]],
 ) -> Float[Tensor, ""]:
     """Mean of -log P(x_i) over all masked positions: Eq. 2 without the weight 1/t (LaViDa)."""
-    losses = surprise(hidden[masked], labels[masked], logits)
+    losses = surprise(hidden, labels, logits)
     return losses.sum() / max(1, len(losses))
 
 

@@ -15,7 +15,13 @@ from torch import Tensor
 from disp_engine.diffusion.attention import Attention, prefix_pairs
 from disp_engine.diffusion.schedule import Schedule
 from disp_engine.errors import InvalidRequestError
-from disp_engine.interfaces import Generation, MaskedDenoiser, Remasking
+from disp_engine.interfaces import (
+    Generation,
+    MaskedDenoiser,
+    Read,
+    Remasking,
+    RememberingDenoiser,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,9 @@ def denoise(
     """Denoise a response after each prompt; a row gets the ids it would get alone."""
     steps = _steps_per_block(generation)
     rows = list(_rows(prompts, generation, words, generator))
+    memory = None
+    if attention == Attention.PREFIX and not generation.guidance:  # which reads other prompts too
+        memory = _Memory(model, rows) if isinstance(model, RememberingDenoiser) else None
     for start in range(0, generation.length, generation.block_length):
         end = start + generation.block_length
         for row in rows:
@@ -90,8 +99,25 @@ def denoise(
             active = [row for row in rows if row.active(start, end, step)]
             if not active:
                 continue
-            _advance(model, active, end, step, generation, attention)
+            read = memory.recall(active) if memory else None
+            _advance(model, active, end, step, generation, attention, read)
     return [row.answer() for row in rows]
+
+
+class _Memory:
+    """What was read of all prompts, and the part of it that the active rows need."""
+
+    def __init__(self, model: RememberingDenoiser, rows: Sequence[_Row]) -> None:
+        self._places = {id(row): place for place, row in enumerate(rows)}
+        self._read = model.read([row.prompt for row in rows])
+        self._recalled, self._part = list(self._places.values()), self._read
+
+    def recall(self, active: Sequence[_Row]) -> Read:
+        """The active rows' part, taken anew when they are others than before."""
+        places = [self._places[id(row)] for row in active]
+        if places != self._recalled:
+            self._recalled, self._part = places, self._read.of(places)
+        return self._part
 
 
 def _steps_per_block(generation: Generation) -> int:
@@ -130,10 +156,14 @@ def _advance(
     step: int,
     generation: Generation,
     attention: Attention,
+    read: Read | None = None,
 ) -> None:
     """One forward pass for the active rows, and the commits of each."""
     positions = [row.open(end) for row in rows]
-    logits = _logits(model, rows, positions, generation.guidance, attention)
+    if read is None:
+        logits = _logits(model, rows, positions, generation.guidance, attention)
+    else:
+        logits = _logits_after(model, read, rows, positions)
     logits[..., list(rows[0].words.suppressed)] = -torch.inf
     for row, at, scores in zip(rows, positions, logits, strict=True):
         scores = scores[: len(at)]
@@ -151,13 +181,8 @@ def _logits(
     attention: Attention,
 ) -> Float[Tensor, "B R V"]:
     """Logits at each row's positions (padded by repeating the first), guided where asked."""
-    widest = max(len(at) for at in positions)
-    wanted = torch.stack(
-        [
-            len(row.prompt) + torch.cat([at, at[:1].expand(widest - len(at))])
-            for row, at in zip(rows, positions, strict=True)
-        ]
-    )
+    starts = torch.tensor([[len(row.prompt)] for row in rows], device=positions[0].device)
+    wanted = starts + _side_by_side(positions)
     prompts = [row.prompt for row in rows]
     if guidance == 0:
         return model.logits(*_canvas(model, rows, prompts, wanted, attention)).float()
@@ -166,6 +191,25 @@ def _logits(
     both = _canvas(model, [*rows, *rows], [*prompts, *blank], twice, attention)
     given, free = model.logits(*both).float().chunk(2)
     return free + (guidance + 1) * (given - free)
+
+
+def _logits_after(
+    model: MaskedDenoiser,
+    read: Read,
+    rows: Sequence[_Row],
+    positions: Sequence[Int[Tensor, " _"]],
+) -> Float[Tensor, "B R V"]:
+    """The same from the response alone, after prompts that were read."""
+    assert isinstance(model, RememberingDenoiser)
+    ids = [torch.cat([row.ids, _suffix(row)]) for row in rows]
+    written = model.token_embeddings(torch.cat(ids)).unflatten(0, (len(rows), -1))
+    return model.logits_after(read, written, _side_by_side(positions)).float()
+
+
+def _side_by_side(positions: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "B R"]:
+    """Rows of positions, the shorter ones padded by repeating their first."""
+    widest = max(len(at) for at in positions)
+    return torch.stack([torch.cat([at, at[:1].expand(widest - len(at))]) for at in positions])
 
 
 def _canvas(

@@ -25,7 +25,7 @@ class SaliencySettings:
     rows: int = 32
     length: int = 32
     seed: int = 0
-    estimator: Estimator = "eigen"
+    estimator: Estimator = "orthogonal"
 
 
 @dataclass(frozen=True)

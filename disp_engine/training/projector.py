@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from disp_engine.context import RunContext
 from disp_engine.errors import InvalidRequestError
-from disp_engine.interfaces import AutoregressiveModel, DiffusionModel, VisualModel
-from disp_engine.records import Embedded, Sample
+from disp_engine.interfaces import (
+    AutoregressiveModel,
+    BatchingModel,
+    DiffusionModel,
+    VisualModel,
+)
+from disp_engine.records import Embedded, Sample, Tokens, VisualFeatures
 from disp_engine.stages import Stage, StageFolder
 from disp_engine.training.examples import FeatureCache
 from disp_engine.training.ranks import Ranks
@@ -107,7 +112,7 @@ def tune_samples(
         chosen = indices.tolist()
 
         def batch() -> list[Embedded]:
-            return [model.embed(tokens[i], features[i]) for i in chosen]
+            return embed_all(model, [tokens[i] for i in chosen], [features[i] for i in chosen])
 
         if objective is None:
             return own_loss(model, batch(), generator)
@@ -116,6 +121,15 @@ def tune_samples(
         return objective.loss(model, batch, [samples[i] for i in chosen], generator)
 
     fine_tune(model.projector, loss_of, len(samples), settings, seed, stage, context)
+
+
+def embed_all(
+    model: VisualModel, tokens: Sequence[Tokens], features: Sequence[Sequence[VisualFeatures]]
+) -> list[Embedded]:
+    """Embed each text with its pictures, in one pass of the projector where the model can."""
+    if isinstance(model, BatchingModel):
+        return model.embed_all(tokens, features)
+    return [model.embed(*pair) for pair in zip(tokens, features, strict=True)]
 
 
 def own_loss(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from disp_engine.saliency.probes import PROBES, Estimator, eigen_probes
+from disp_engine.saliency.probes import PROBES, Estimator, eigen_probes, orthogonal_probes
 
 EACH = pytest.mark.parametrize("estimator", PROBES)
 
@@ -34,3 +34,22 @@ def test_eigen_probes_of_one_direction_have_no_variance() -> None:
     p = torch.tensor([[[0.9, 0.1]]], dtype=torch.float64)
     q = eigen_probes(p, 50, torch.Generator().manual_seed(0))
     assert torch.allclose(q.square().sum(-1), torch.tensor(0.18, dtype=torch.float64))
+
+
+def test_orthogonal_probes_of_as_many_as_there_are_directions_are_the_fisher_information() -> None:
+    p = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0)).double().softmax(-1)
+    q = orthogonal_probes(p, 12, torch.Generator().manual_seed(1)).flatten(2)
+    for sample in range(2):
+        blocks = [torch.diag(row) - torch.outer(row, row) for row in p[sample]]
+        torch.testing.assert_close(q[:, sample].T @ q[:, sample] / 12, torch.block_diag(*blocks))
+
+
+def test_few_orthogonal_probes_are_right_about_the_largest_directions_and_unbiased() -> None:
+    """Two probes of two rows, one of them far less certain: its two directions do not mix."""
+    p = torch.tensor([[[0.4, 0.3, 0.3], [0.998, 0.001, 0.001]]], dtype=torch.float64)
+    fisher = torch.block_diag(*[torch.diag(row) - torch.outer(row, row) for row in p[0]])
+    generator = torch.Generator().manual_seed(0)
+    draws = [orthogonal_probes(p, 2, generator).flatten(2)[:, 0] for _ in range(4000)]
+    products = torch.stack([q.T @ q / 2 for q in draws])
+    torch.testing.assert_close(products[0][:3, :3], fisher[:3, :3])
+    torch.testing.assert_close(products.mean(0), fisher, rtol=0, atol=2e-3)

@@ -3,7 +3,8 @@ import torch
 
 from disp_engine.records import Embedded, Turn
 from disp_engine.saliency.estimator import SaliencySettings, estimate_saliency
-from disp_engine.saliency.exact import exact_saliency
+from disp_engine.saliency.exact import changes, exact_saliency
+from disp_engine.saliency.probes import PROBES, Estimator
 from tests.engine.models import picture, random_llada_v
 
 SETTINGS = SaliencySettings(probes=6, top_logits=5, rows=4, length=8)
@@ -26,6 +27,16 @@ def test_the_estimate_converges_to_the_exact_quadratic_form() -> None:
     assert (error < 5 * found.standard_error).all()
     spread = (2 / many.probes) ** 0.5  # of a Gaussian quadratic form, at most, as a share of it
     assert float(error.sum() / exact.sum()) < 4 * spread
+
+
+@pytest.mark.parametrize("estimator", PROBES)
+def test_backward_passes_give_what_the_exact_changes_give(estimator: Estimator) -> None:
+    model, shown = random_llada_v(), prompt(0, "What is it?")
+    settings = SaliencySettings(probes=3, top_logits=5, rows=4, length=8, estimator=estimator)
+    found = changes(model, shown, settings)
+    q = PROBES[estimator](found.p[None], 3, torch.Generator().manual_seed(settings.seed))
+    (estimated,) = estimate_saliency(model, [shown], settings)
+    torch.testing.assert_close(estimated.scores, found.saliency(q[:, 0]), rtol=1e-5, atol=1e-12)
 
 
 def test_the_exact_form_is_the_curvature_of_the_divergence() -> None:

@@ -105,7 +105,7 @@ class LavidaRecording(LlavaRecording):
             "masked": (masking.masked, EXACT),
             "loss_labels": (twice.where(masking.masked, torch.tensor(IGNORE)), EXACT),
             "p_mask": (masking.p[: len(batch), None], ACTIVATION),
-            "masked_logits": (self.model.language.logits(hidden[masking.masked]), ACTIVATION),
+            "masked_logits": (self.model.language.logits(hidden), ACTIVATION),
             "loss": (loss, GRADIENT),
         }
 

@@ -112,8 +112,8 @@ class Lavida(LlavaModel):
             maskable &= labels != self.prompter.never_masked
         return complementary_masks(maskable, t.to(self.device), u.to(self.device))
 
-    def hidden(self, collated: Collated, masking: Masking) -> Float[Tensor, "B2 L D"]:
-        """Hidden states of both copies of a batch, each with its own part masked."""
+    def hidden(self, collated: Collated, masking: Masking) -> Float[Tensor, "M D"]:
+        """Hidden states of what is masked in both copies of a batch, each with its own part."""
         masked = masking.masked[:, :, None]
         noisy = torch.where(masked, self.mask_embedding, collated.embeddings.repeat(2, 1, 1))
         pairs = None
@@ -121,8 +121,7 @@ class Lavida(LlavaModel):
             learned = collated.labels != IGNORE
             starts = learned.int().argmax(dim=1)
             pairs = prefix_pairs(starts, torch.ones_like(learned)).repeat(2, 1, 1)
-        hidden: Tensor = self.language(noisy, pairs)
-        return hidden
+        return self.hidden_at(noisy, masking.masked, pairs)
 
     def training_loss(
         self,
@@ -149,5 +148,5 @@ class Lavida(LlavaModel):
         self, collated: Collated, t: Float[Tensor, " B"], u: Float[Tensor, "B L"]
     ) -> Float[Tensor, ""]:
         masking = self.masking(collated.labels, t, u)
-        hidden, labels = self.hidden(collated, masking), collated.labels.repeat(2, 1)
-        return mean_loss(hidden, labels, masking.masked, self.language.logits)
+        labels = collated.labels.repeat(2, 1)[masking.masked]
+        return mean_loss(self.hidden(collated, masking), labels, self.language.logits)

@@ -64,7 +64,7 @@ class LladaV(LlavaModel):
         if conversation_mask:
             rounds = self.rounds(collated.labels)
             attended = rounds[:, None, :] <= rounds[:, :, None]
-        hidden = self.language(noisy, attended)
+        hidden = self.hidden_at(noisy, masking.masked, attended)
         return diffusion_loss(hidden, collated.labels, labelled, masking, self.language.logits)
 
     def rounds(self, labels: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:

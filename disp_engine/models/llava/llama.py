@@ -4,22 +4,16 @@ Parameter names are those of LLaDA-V's checkpoint (`model.embed_tokens`, `model.
 `model.norm`, `lm_head`) less the prefix `model.`.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import (
-    LlamaDecoderLayer,
-    LlamaRMSNorm,
-    LlamaRotaryEmbedding,
-)
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from disp_engine.models.llava.cache import PromptCache
 from disp_engine.models.llava.config import LlavaConfig
+from disp_engine.models.llava.layer import FullAttentionLayer, RootMeanSquareNorm
 
 
 class FullAttentionLlama(nn.Module):
@@ -31,9 +25,9 @@ class FullAttentionLlama(nn.Module):
         self.rope_full_precision = config.rope_full_precision
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
-            LlamaDecoderLayer(llama, layer) for layer in range(config.num_hidden_layers)
+            FullAttentionLayer(llama, number) for number in range(config.num_hidden_layers)
         )
-        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RootMeanSquareNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.lm_head = None if config.tied_head else _head(config)
         with torch.device("cpu"):  # computed and not in the checkpoint, so never left on `meta`
             self.rotary_emb = LlamaRotaryEmbedding(llama)
@@ -41,20 +35,35 @@ class FullAttentionLlama(nn.Module):
     def forward(
         self,
         embeddings: Float[Tensor, "B L D"],
-        attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
-    ) -> Float[Tensor, "B L D"]:
-        """Run all layers; `attended` marks keys, or [query, key] pairs; None attends to all."""
-        rotary = self.rotary(embeddings)
+        attended: Bool[Tensor, "B K"] | Bool[Tensor, "B L L"] | None = None,
+        rows: Int[Tensor, "B R"] | None = None,
+        real: Bool[Tensor, "B R"] | None = None,
+        cache: PromptCache | None = None,
+    ) -> Float[Tensor, "*R D"]:
+        """Run all layers; `attended` marks keys, or [query, key] pairs; None attends to all.
+
+        With `rows` the last layer is run at these positions only, and the result is theirs:
+        [B R D], or [M D] of those that are `real`, in their order. A `cache` is filled, or is seen
+        before the embeddings, which then follow its prompts.
+        """
+        rotary = self.rotary(embeddings, cache)
         mask = None if attended is None else _broadcastable(attended)
         hidden = embeddings
-        for layer in self.layers:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, is_causal=False)
-        normed: Tensor = self.norm(hidden)
+        for layer in self.layers[:-1]:
+            hidden = layer(hidden, rotary, mask, cache=cache)
+        normed: Tensor = self.norm(self.layers[-1](hidden, rotary, mask, rows, real, cache))
         return normed
 
-    def rotary(self, embeddings: Float[Tensor, "B L D"]) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the positions from 0 on, in the type the layout rotates in."""
+    def rotary(
+        self, embeddings: Float[Tensor, "B L D"], cache: PromptCache | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the positions, in the type the layout rotates in.
+
+        They are counted from 0, or from the ends of the prompts that are kept.
+        """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
+        if cache is not None and cache.layers:
+            positions = cache.attended.sum(dim=1)[:, None] + positions
         rotated = embeddings.float() if self.rope_full_precision else embeddings
         cosines, sines = self.rotary_emb(rotated, position_ids=positions)
         return cosines, sines
@@ -90,7 +99,7 @@ def _broadcastable(attended: Bool[Tensor, "B ..."]) -> Bool[Tensor, "B 1 Q L"]:
 
 
 def _llama_config(config: LlavaConfig) -> LlamaConfig:
-    llama = LlamaConfig(
+    return LlamaConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -100,19 +109,3 @@ def _llama_config(config: LlavaConfig) -> LlamaConfig:
         rms_norm_eps=config.rms_norm_eps,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
     )
-    llama._attn_implementation = _AFTER_ROPE
-    return llama
-
-
-_AFTER_ROPE = "sdpa_after_rope"
-
-
-def _sdpa_after_rope(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any
-) -> Any:
-    """SDPA in the values' type: queries and keys may have been rotated in float32."""
-    kind = value.dtype
-    return sdpa_attention_forward(module, query.to(kind), key.to(kind), value, *rest, **options)
-
-
-AttentionInterface.register(_AFTER_ROPE, _sdpa_after_rope)

@@ -25,6 +25,7 @@ from disp_engine.interfaces import Generation
 from disp_engine.models.inspection import Blueprint
 from disp_engine.models.llava import weights
 from disp_engine.models.llava.attention import weights_at
+from disp_engine.models.llava.cache import PromptCache
 from disp_engine.models.llava.chat import EOT, ChatPrompter
 from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.images import tiles_of, visual_tokens
@@ -260,10 +261,23 @@ class LlavaModel(ABC):
         A training example is cut at the model's longest sequence; a prompt that is longer is
         refused, since its cut would take the question away.
         """
+        return self.embed_all([tokens], [features])[0]
+
+    def embed_all(
+        self, tokens: Sequence[Tokens], features: Sequence[Sequence[VisualFeatures]]
+    ) -> list[Embedded]:
+        """`embed` each text with its pictures, all of which go through the projector at once."""
+        visual = iter(self._visual([picture for pictures in features for picture in pictures]))
+        return [
+            self._merge(text, [next(visual) for _ in pictures])
+            for text, pictures in zip(tokens, features, strict=True)
+        ]
+
+    def _merge(self, tokens: Tokens, pictures: Sequence[Float[Tensor, "_ D"]]) -> Embedded:
         marks = (tokens.ids == IMAGE_TOKEN).nonzero()[:, 0].tolist()
-        if len(marks) != len(features):
-            raise SampleError(f"The text has {len(marks)} <image> for {len(features)} pictures.")
-        merged = self._insert(tokens, marks, self._visual(features))
+        if len(marks) != len(pictures):
+            raise SampleError(f"The text has {len(marks)} <image> for {len(pictures)} pictures.")
+        merged = self._insert(tokens, marks, pictures)
         longest = self.config.tokenizer_model_max_length
         if tokens.labels is None and len(merged.embeddings) > longest:
             raise SampleError(f"The prompt takes {len(merged.embeddings)} of {longest} positions.")
@@ -315,12 +329,47 @@ class LlavaModel(ABC):
         rows: Int[Tensor, "B R"],
         attended: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
     ) -> Float[Tensor, "B R V"]:
-        """Logits at `rows` only; the language model's head sees no other position.
+        """Logits at `rows` only; the last layer and the head are run at no other position.
 
         `attended` marks keys or [query, key] pairs; None lets every position see every other.
         """
-        hidden = self.language(embeddings, attended)
-        return self.language.logits(hidden.take_along_dim(rows[:, :, None], dim=1))
+        return self.language.logits(self.language(embeddings, attended, rows))
+
+    def read(self, prompts: Sequence[Float[Tensor, "_ D"]]) -> PromptCache:
+        """What prompts of any lengths leave for the responses that they do not see."""
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        embeddings = pad_sequence(list(prompts), batch_first=True)
+        attended = torch.arange(embeddings.shape[1], device=self.device) < lengths[:, None]
+        cache, first = PromptCache(attended), lengths.new_zeros(len(prompts), 1)
+        self.language(embeddings, _unless_all(attended), first, cache=cache)
+        return cache
+
+    def logits_after(
+        self, read: PromptCache, embeddings: Float[Tensor, "B L D"], rows: Int[Tensor, "B R"]
+    ) -> Float[Tensor, "B R V"]:
+        """Logits at `rows` of what follows the prompts that were read."""
+        following = torch.ones_like(embeddings[..., 0], dtype=torch.bool)
+        seen = _unless_all(torch.cat([read.attended, following], dim=1))
+        return self.language.logits(self.language(embeddings, seen, rows, cache=read))
+
+    def hidden_at(
+        self,
+        embeddings: Float[Tensor, "B L D"],
+        marked: Bool[Tensor, "B L"],
+        attended: Bool[Tensor, "B L L"] | None = None,
+    ) -> Float[Tensor, "M D"]:
+        """Hidden states of the marked positions, in their order; rows without any are not read."""
+        counts = marked.sum(dim=1)
+        read = counts > 0
+        read[0] |= ~read.any()  # one row, so that there is something to differentiate
+        if not bool(read.all()):
+            embeddings, marked, counts = embeddings[read], marked[read], counts[read]
+            attended = None if attended is None else attended[read]
+        widest = max(1, int(counts.max()))
+        rows = marked.int().argsort(dim=1, descending=True, stable=True)[:, :widest]
+        real = torch.arange(widest, device=rows.device) < counts[:, None]
+        hidden: Tensor = self.language(embeddings, attended, rows, real)
+        return hidden
 
     @property
     def depth(self) -> int:
@@ -402,6 +451,11 @@ class LlavaModel(ABC):
 def _described_by(folder: Path) -> list[Path]:
     names = ("config.json", "vision_config.json", "tokenizer.json")
     return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _unless_all(attended: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"] | None:
+    """No mask where nothing is padding."""
+    return None if bool(attended.all()) else attended
 
 
 def _batches(tiles: list[Tensor], size: int) -> Iterable[list[Tensor]]:

@@ -16,7 +16,7 @@ from disp_engine.models.llava.llama import FullAttentionLlama
 
 Budgets = Mapping[int | str, int]
 """Bytes that may be used of each device, by its number or name."""
-_WHOLE = "LlamaDecoderLayer"
+_WHOLE = "FullAttentionLayer"
 """What is never split: its residual stream would have to go back and forth."""
 
 

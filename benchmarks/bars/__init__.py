@@ -1,0 +1,1 @@
+"""The CPU's bars, one file for each: a function from a bench to lines."""
