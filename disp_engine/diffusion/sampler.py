@@ -202,7 +202,7 @@ def _logits_after(
     """The same from the response alone, after prompts that were read."""
     assert isinstance(model, RememberingDenoiser)
     ids = [torch.cat([row.ids, _suffix(row)]) for row in rows]
-    written = model.token_embeddings(torch.cat(ids)).unflatten(0, (len(rows), -1))
+    written = model.token_embeddings(torch.cat(ids)).view(len(rows), len(ids[0]), -1)
     return model.logits_after(read, written, _side_by_side(positions)).float()
 
 

@@ -53,4 +53,4 @@ def changes(model: DiffusionModel, prompt: Embedded, settings: SaliencySettings)
     for logit in z.flatten():
         (g,) = torch.autograd.grad(logit, step.shown, retain_graph=True)
         rows.append((g[0, : len(visual)].double() * delta).sum(-1)[visual])
-    return Changes(p[0], torch.stack(rows).unflatten(0, z.shape), step.starts)
+    return Changes(p[0], torch.stack(rows).view(*z.shape, -1), step.starts)

@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 from disp_engine.models.llava.cache import PromptCache
 
 
-class FullAttentionLayer(LlamaDecoderLayer):
+class FullAttentionLayer(LlamaDecoderLayer):  # type: ignore[no-untyped-call]
     """A layer without the causal mask."""
 
     def __init__(self, config: LlamaConfig, number: int) -> None:
@@ -42,7 +42,7 @@ class FullAttentionLayer(LlamaDecoderLayer):
         """
         normed = self.input_layernorm(hidden)
         attention, (cosines, sines) = self.self_attn, rotary
-        key = _Rotation.apply(self._heads(attention.k_proj(normed)), cosines, sines)
+        key = rotated(self._heads(attention.k_proj(normed)), cosines, sines)
         value = self._heads(attention.v_proj(normed))
         if cache is not None:
             key, value = cache.along(attention.layer_idx, key, value)
@@ -52,10 +52,10 @@ class FullAttentionLayer(LlamaDecoderLayer):
             cosines, sines = (x.take_along_dim(places, dim=1) for x in rotary)
             if attended is not None and attended.shape[2] > 1:
                 attended = attended.take_along_dim(places[:, None], dim=2)
-        query = _Rotation.apply(self._heads(attention.q_proj(normed)), cosines, sines)
-        heads = (x.transpose(1, 2) for x in (query, key, value))
+        query = rotated(self._heads(attention.q_proj(normed)), cosines, sines)
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         seen, _ = sdpa_attention_forward(
-            attention, *heads, attended, scaling=attention.scaling, is_causal=False
+            attention, query, key, value, attended, scaling=attention.scaling, is_causal=False
         )
         seen = seen.flatten(2)
         if real is not None:
@@ -65,7 +65,7 @@ class FullAttentionLayer(LlamaDecoderLayer):
         return stream
 
     def _heads(self, x: Float[Tensor, "B L HE"]) -> Float[Tensor, "B L H E"]:
-        return x.unflatten(-1, (-1, self.self_attn.head_dim))
+        return x.view(*x.shape[:-1], -1, self.self_attn.head_dim)
 
 
 class RootMeanSquareNorm(LlamaRMSNorm):
@@ -76,7 +76,9 @@ class RootMeanSquareNorm(LlamaRMSNorm):
         if self.weight.requires_grad:
             learned: Tensor = super().forward(x)
             return learned
-        normed: Tensor = _Norm.apply(x, self.weight, self.variance_epsilon)
+        normed: Tensor = _Norm.apply(  # type: ignore[no-untyped-call]
+            x, self.weight, self.variance_epsilon
+        )
         return normed
 
 
@@ -89,13 +91,21 @@ class _Norm(Function):
         return (wide * inverse).to(x.dtype) * weight
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """r (g w - n mean(g w n)) with n = x r."""
         x, inverse, weight = ctx.saved_tensors
         normed, weighted = x.float() * inverse, (gradient * weight).float()
         along = (weighted * normed).mean(-1, keepdim=True)
         return (weighted.addcmul_(normed, along, value=-1).mul_(inverse)).to(x.dtype), None, None
+
+
+def rotated(
+    x: Float[Tensor, "B L H E"], cosines: Float[Tensor, "b L E"], sines: Float[Tensor, "b L E"]
+) -> Float[Tensor, "B L H E"]:
+    """RoPE by the angles of the L positions."""
+    turned: Tensor = _Rotation.apply(x, cosines, sines)  # type: ignore[no-untyped-call]
+    return turned
 
 
 class _Rotation(Function):
@@ -107,16 +117,16 @@ class _Rotation(Function):
         cosine = cosines[:, :, None]
         sine = torch.cat([-sines[..., :half], sines[..., half:]], dim=-1)[:, :, None]
         ctx.save_for_backward(cosine, sine)
-        return _rotated(x, cosine, sine)
+        return _turned(x, cosine, sine)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         cosine, sine = ctx.saved_tensors
-        return _rotated(gradient, cosine, -sine), None, None
+        return _turned(gradient, cosine, -sine), None, None
 
 
-def _rotated(
+def _turned(
     x: Float[Tensor, "B L H E"], cosine: Float[Tensor, "b L 1 E"], sine: Float[Tensor, "b L 1 E"]
 ) -> Float[Tensor, "B L H E"]:
     """Turn each pair (x_i, x_{i + E/2}), in the wider of the types, rounded to x's."""
