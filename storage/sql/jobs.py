@@ -177,8 +177,8 @@ def resources(session: Session, jobs: Sequence[JobRow]) -> list[Job]:
     known = select(StepRow).where(StepRow.job_id.in_(ids)).order_by(StepRow.position)
     for step in session.scalars(known):
         steps[step.job_id].append(_step(step))
-    results = select(FileRow.job_id, FileRow.id).where(FileRow.job_id.in_(ids))
-    for job_id, file_id in session.execute(results.order_by(FileRow.id)):
+    results = select(JobRow.id, FileRow.id).join(FileRow, FileRow.job_id == JobRow.id)
+    for job_id, file_id in session.execute(results.where(JobRow.id.in_(ids)).order_by(FileRow.id)):
         files[job_id].append(file_id)
     return [_job(job, steps[job.id], files[job.id]) for job in jobs]
 
