@@ -66,9 +66,12 @@ class StageTime(ReportPart):
 
 
 class DetectorFinding(ReportPart):
-    """What one detector says of the dataset; a `telling` one sees a group apart."""
+    """What one detector says of the dataset.
 
-    p_value: float = Field(ge=0, le=1)
+    A `telling` one sees the group apart; `p_value` is null for those that only rank and explain.
+    """
+
+    p_value: float | None = Field(default=None, ge=0, le=1)
     telling: bool
 
 
