@@ -1,51 +1,56 @@
 """How often clean data are called poisoned.
 
-A model is tuned on a clean draw as a job tunes it, once, and all its samples are measured. Then the
-verdict is asked of disjoint parts, each as if it were a whole dataset: every part was in the tuning
-data, as a job's own samples are, and parts are as independent of one another as samples are, given
-the model. What a model does to all its parts alike is not averaged out within it, so many models
-are needed, and rows say which parts share one.
+Only detectors that decide are asked. These ask the base model alone, so nothing is tuned: a dataset
+costs one forward for each sample, and a hundred of them are feasible.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from disp_engine import registry
 from disp_engine.bench.cells import Cell
-from disp_engine.defences.disp import DiSP
+from disp_engine.context import check
+from disp_engine.defences.defence import Defence
 from disp_engine.detection.examination import verdict_of
+from disp_engine.detection.interfaces import Evidence
+from disp_engine.detection.verdict import Verdict
 from disp_engine.metrics.rate import Rate
-
-PART = 200
-"""Samples of a part."""
+from disp_engine.training.projector import snapshot
 
 
-def alarms(defence: DiSP) -> list[dict[str, Any]]:
-    """The verdict on each part of a clean dataset; the last samples that fill none are left out."""
+def bare_verdict(defence: Defence[Any]) -> Verdict:
+    """The verdict of a run that has not tuned its model."""
     cache, prepared = defence.prepare()
-    generation, _ = defence.begin(cache, prepared)
-    measured = defence.examine(cache, prepared, generation)
-    size = min(PART, len(prepared.usable))
-    starts = range(0, len(prepared.usable) - size + 1, size)
-    parts = [{name: taken[s : s + size] for name, taken in measured.items()} for s in starts]
-    return [verdict_of(part).to_json() for part in parts]
+    generation, base = defence.generation(prepared), snapshot(defence.model)
+    known = {name: registry.detector(name) for name in registry.DETECTORS}
+    deciding = {name: detector for name, detector in known.items() if detector.decides}
+    measured: dict[str, list[np.ndarray]] = {name: [] for name in deciding}
+    size = defence.settings.micro_batch
+    for start in range(0, len(prepared.usable), size):
+        batch = prepared.usable[start : start + size]
+        evidence = Evidence(defence.model, cache, batch, generation, defence.seed, base=base)
+        for name, detector in deciding.items():
+            measured[name].append(detector.measure(evidence))
+        check(defence.context)
+    return verdict_of({name: np.concatenate(parts) for name, parts in measured.items()})
 
 
 def alarm_rows(
     cells: Sequence[Cell], measured: Sequence[Mapping[str, Any]], model: str, seed: int
 ) -> list[dict[str, Any]]:
-    """One row for each part; `draw` is the model's number."""
+    """One row for each dataset."""
     return [
         {
             "table": cell.table, "model": model, "trigger": "none", "target": "none",
             "poisoning_rate": 0.0, "defence": cell.defence, "seed": seed, "draw": cell.draw,
-            "detection": verdict | {"auroc": None, "areas": {}},
-            "seconds": round(found["seconds"] / len(found["verdicts"]), 3),
+            "detection": found["detection"], "seconds": found["seconds"],
         }
         for cell, found in zip(cells, measured, strict=True)
-        for verdict in found["verdicts"]
     ]  # fmt: skip
 
 
 def alarm_rate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The share of parts that are called poisoned."""
+    """The share of datasets that are called poisoned."""
     return Rate(sum(row["detection"]["poisoned"] for row in rows), len(rows)).to_json()

@@ -28,8 +28,8 @@ class Cell:
     `mask_ratio` masks at inference, without any repair (Figure 2); `objective` names the loss of
     an attacker who controls the training; `measure` adds the runs of a dual trigger's parts, or
     clean performance by kind of question, or how well detection found the poisoned samples; with
-    `alarms` nothing but the verdict is measured, on disjoint parts of the data. `draw` tells cells
-    apart that differ in nothing but their data.
+    `alarms` nothing but the verdict is. `draw` tells cells apart that differ in nothing but their
+    data.
     """
 
     table: str

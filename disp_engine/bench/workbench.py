@@ -15,14 +15,13 @@ from disp_engine.attacks.objectives.vlood import Vlood
 from disp_engine.attacks.poison import for_world
 from disp_engine.attacks.sets import AttackSets, of_dataset, of_world
 from disp_engine.attacks.settings import AttackSettings
-from disp_engine.bench.alarms import alarms
+from disp_engine.bench.alarms import bare_verdict
 from disp_engine.bench.cells import DEFENCES, ORACLES, Cell, Size
 from disp_engine.bench.detection import detection_quality
 from disp_engine.bench.extras import by_kind, by_modality, caption_quality
 from disp_engine.context import RunContext
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.defences.defence import Defence, Outcome
-from disp_engine.defences.disp import DiSP
 from disp_engine.defences.undefended import Undefended
 from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import DiffusionModel
@@ -101,8 +100,8 @@ class Workbench:
         attack = self._attack(cell)
         sets = self._sets(attack, cell.draw)
         defence = self._defence(cell, attack, sets)
-        if isinstance(defence, DiSP) and cell.measure == "alarms":
-            return {"verdicts": alarms(defence)}
+        if cell.measure == "alarms":
+            return {"detection": bare_verdict(defence).to_json() | {"auroc": None, "areas": {}}}
         cache, prepared = defence.prepare()
         outcome = defence.run(cache, prepared)
         row = self._rates(cell, defence, cache, outcome, sets)

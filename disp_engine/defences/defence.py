@@ -148,8 +148,11 @@ class Defence(ABC, Generic[S]):
 
     def run(self, cache: FeatureCache, prepared: Prepared) -> Outcome:
         """Compromise, measure, purify, repair and measure again what `prepare` returned."""
-        generation, tuned = self.begin(cache, prepared)
+        self.base = snapshot(self.model)
+        self.base_sha256 = projector_sha256(self.model.projector)
         hashes = {"base_projector": self.base_sha256}
+        generation = self.generation(prepared)
+        tuned = self.compromise(cache, prepared)
         hashes["compromised_projector"] = projector_sha256(self.model.projector)
         self.share(cache, prepared, generation, tuned)
         before = self.evaluate("evaluate_before", cache, generation)
@@ -177,15 +180,6 @@ class Defence(ABC, Generic[S]):
             findings=purified.findings,
             recovered=recovered or None,
         )
-
-    def begin(self, cache: FeatureCache, prepared: Prepared) -> tuple[Generation, Stage]:
-        """Note the base projector and tune on the data as they came.
-
-        Return how responses are denoised, and where the tuned projector is kept.
-        """
-        self.base = snapshot(self.model)
-        self.base_sha256 = projector_sha256(self.model.projector)
-        return self.generation(prepared), self.compromise(cache, prepared)
 
     def share(
         self, cache: FeatureCache, prepared: Prepared, generation: Generation, tuned: Stage

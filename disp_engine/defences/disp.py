@@ -19,7 +19,7 @@ from disp_engine.data.dataset import content_sha256
 from disp_engine.defences.defence import Defence, Outcome, Purified
 from disp_engine.defences.rewriting import Rewriter, Rewritten
 from disp_engine.defences.settings import DefenceSettings, DispSettings
-from disp_engine.detection.examination import Examination, Measured, verdict_of
+from disp_engine.detection.examination import Examination, verdict_of
 from disp_engine.detection.findings import Findings, heat_maps, investigate
 from disp_engine.detection.interfaces import Evidence
 from disp_engine.detection.verdict import Verdict
@@ -44,12 +44,12 @@ class DiSP(Defence[DispSettings]):
         saliency, scores = self._score(rewriter, prepared)
         verdict = None
         if self._selective:
-            verdict = verdict_of(self._detect(rewriter, prepared, scores, None))
+            verdict = self._detect(rewriter, prepared, scores, None)
             chosen = suspects(verdict, prepared, self.settings)
             rewriter = replace(rewriter, chosen=chosen, sharing=Alone())
         rewritten = self._rewrite(rewriter, prepared, scores)
         if verdict is None:
-            verdict = verdict_of(self._detect(rewriter, prepared, scores, rewritten))
+            verdict = self._detect(rewriter, prepared, scores, rewritten)
         return Purified(
             samples=[s for s in map(_resolved(rewritten), prepared.usable) if s is not None],
             rewritten={name: r for name, r in rewritten.items() if r.responses is not None},
@@ -57,13 +57,6 @@ class DiSP(Defence[DispSettings]):
             saliency=saliency,
             findings=self._findings(rewriter, prepared, scores, verdict),
         )
-
-    def examine(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Measured:
-        """What the detectors take from the samples, all of which are rewritten."""
-        rewriter = self._rewriter(cache, generation)
-        _, scores = self._score(rewriter, prepared)
-        rewritten = self._rewrite(rewriter, prepared, scores)
-        return self._detect(rewriter, prepared, scores, rewritten)
 
     @property
     def _selective(self) -> bool:
@@ -75,7 +68,7 @@ class DiSP(Defence[DispSettings]):
         prepared: Prepared,
         scores: Stage | None,
         rewritten: Mapping[str, Rewritten] | None,
-    ) -> Measured:
+    ) -> Verdict:
         """Ask the detectors; without new responses those that compare them are not asked."""
 
         def gather(start: int, batch: Sequence[Sample]) -> Evidence:
@@ -104,7 +97,7 @@ class DiSP(Defence[DispSettings]):
         )
         with self.stage("detect", inputs) as stage:
             examination = Examination(gather, self.settings.micro_batch, self.context)
-            return examination.run(prepared.usable, stage)
+            return verdict_of(examination.run(prepared.usable, stage))
 
     def _findings(
         self, rewriter: Rewriter, prepared: Prepared, scores: Stage | None, verdict: Verdict

@@ -85,7 +85,7 @@ class Evidence:
 class Detector(Protocol):
     """One way to tell poisoned samples from clean ones.
 
-    One that `decides` scores in nats of surprise, and a group apart on that scale is poison. Honest
+    One that `decides` scores in nats of surprise, and an excess on that scale is poison. Honest
     samples of another kind lie apart on any other scale, so there a detector only ranks and
     explains.
     """

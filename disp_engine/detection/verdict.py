@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from disp_engine.detection.gaps import body, widest_gap
+from disp_engine.detection.excess import body, excess
 from disp_engine.metrics.auroc import auroc
 
 ALPHA = 0.01
@@ -67,7 +67,7 @@ def judge(
     """Combine what the detectors say of the same samples; without `deciding` ones all decide."""
     decide = [name for name in scores if deciding is None or name in deciding]
     p_values: dict[str, float | None] = dict.fromkeys(scores)
-    found = {name: min(1.0, len(decide) * widest_gap(scores[name]).p_value) for name in decide}
+    found = {name: min(1.0, len(decide) * excess(scores[name]).p_value) for name in decide}
     p_values |= found
     deviations = {
         name: nats_above(values) if name in decide else deviations_of(values)
@@ -75,7 +75,7 @@ def judge(
     }
     apart = [name for name, p in found.items() if p < ALPHA]
     combined = _mean([deviations[name] for name in apart or decide or scores])
-    threshold = widest_gap(combined).threshold if apart else None
+    threshold = excess(combined).threshold if apart else None
     flagged = np.zeros(len(combined), dtype=bool)
     if threshold is not None:
         flagged = np.nan_to_num(combined, nan=-np.inf) > threshold

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from disp_engine.detection.attention_share import shares
+from disp_engine.detection.excess import SCALE, body, excess, scale_of
 from disp_engine.detection.first_step_kl import divergence
-from disp_engine.detection.gaps import Gap, body, widest_gap
 from disp_engine.detection.response_disagreement import disagreement
 from disp_engine.detection.response_likelihood import surprise
 from disp_engine.detection.saliency_concentration import concentration
@@ -64,12 +64,19 @@ def test_surprise_is_the_largest_over_tokens_of_the_mean_over_beginnings() -> No
     assert math.isnan(surprise(p.log(), ids()))
 
 
-def test_a_groups_p_falls_with_its_size_and_its_distance() -> None:
-    scores = np.concatenate([np.linspace(0, 2, 90), np.full(10, 6.0)])
-    gap = widest_gap(scores)
-    assert gap.p_value == pytest.approx(58 * math.exp(-10 * 4 / 2)) and gap.threshold == 4
-    assert widest_gap(np.where(scores == 6, 2.9, scores)) == Gap(1.0, None), "below one nat"
-    assert widest_gap(np.append(np.linspace(0, 2, 97), [6.0] * 3)).p_value > ALPHA, "a handful"
+def test_p_is_that_of_a_gamma_variable_times_the_sizes() -> None:
+    scores = np.concatenate([np.zeros(90), np.full(10, 9.0)])
+    found = excess(scores)
+    sizes, least = 58, math.exp(-60) * sum(60**i / math.factorial(i) for i in range(10))
+    assert found.p_value == pytest.approx(sizes * least) and found.threshold == 4.5
+    handful = excess(np.append(np.zeros(97), [6.0] * 2))
+    assert handful.p_value > ALPHA
+
+
+def test_the_pace_is_that_of_the_lower_scores_where_they_spread() -> None:
+    wide = np.random.default_rng(0).normal(9, 4, 100_000)
+    assert scale_of(wide) == pytest.approx(4 * (1.2816 - 0.2533), rel=0.02)
+    assert scale_of(np.append(np.zeros(100), wide[:99])) == SCALE
 
 
 def test_the_body_is_that_of_a_normal_whatever_lies_above() -> None:
@@ -85,16 +92,24 @@ def test_a_group_apart_is_found_at_every_rate(share: float) -> None:
     rng = np.random.default_rng(1)
     high = round(1000 * share)
     scores = np.concatenate([rng.exponential(0.5, 1000 - high), rng.normal(12, 1, high)])
-    gap = widest_gap(scores)
-    assert gap.p_value < 1e-4
-    assert gap.threshold is not None and 3 < gap.threshold < 11
+    found = excess(scores)
+    assert found.p_value < 1e-4
+    assert found.threshold is not None and 3 < found.threshold < 11
+
+
+def test_a_group_that_overlaps_is_found_and_mostly_flagged() -> None:
+    rng = np.random.default_rng(1)
+    honest = rng.exponential(1, 950) * (rng.random(950) < 0.1)
+    found = excess(np.concatenate([honest, rng.normal(7, 2, 50)]))
+    assert found.p_value < ALPHA
+    assert found.threshold is not None and 2 < found.threshold < 6
 
 
 TAILS = {
     "calibrated": lambda rng: rng.exponential(1, 300),
-    "overconfident": lambda rng: rng.exponential(2, 300),
+    "overconfident": lambda rng: rng.exponential(1.5, 300),
     "nought for most": lambda rng: rng.exponential(1.5, 300) * (rng.random(300) < 0.1),
-    "many orders of magnitude": lambda rng: np.minimum(np.exp(rng.normal(-4, 2, 300)), 20),
+    "surprised by everything": lambda rng: rng.normal(9, 4, 300),
     "few values": lambda rng: rng.integers(0, 4, 300) / 3,
 }
 
@@ -102,13 +117,13 @@ TAILS = {
 @pytest.mark.parametrize("tail", TAILS)
 def test_clean_scores_raise_few_alarms(tail: str) -> None:
     rng = np.random.default_rng(2)
-    alarms = sum(widest_gap(TAILS[tail](rng)).p_value < ALPHA for _ in range(400))
+    alarms = sum(excess(TAILS[tail](rng)).p_value < ALPHA for _ in range(400))
     assert alarms <= 4 + 3 * 2, "one in a hundred, and three deviations of a count of four"
 
 
 def test_too_few_scores_or_equal_ones_raise_no_alarm() -> None:
-    assert widest_gap(np.array([0.0] * 5 + [9.0] * 5)).threshold is None
-    assert widest_gap(np.full(100, 0.3)).p_value == 1
+    assert excess(np.array([0.0] * 5 + [9.0] * 5)).threshold is None
+    assert excess(np.full(100, 0.3)).p_value == 1
 
 
 def signals(poisoned: int, informative: int, count: int = 400) -> dict[str, np.ndarray]:
