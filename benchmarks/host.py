@@ -19,14 +19,14 @@ PATIENCE_S = 120.0
 
 
 class Gateway:
-    """A gateway on a socket that outlives it."""
+    """A gateway on a socket that outlives it; `database` None is SQLite in the folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         self._folder = folder
         folder.mkdir(parents=True)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        database = f"sqlite:///{folder}/disp.db"
+        database = database or f"sqlite:///{folder}/disp.db"
         self.api_key = issue_key(database, "default", ("read", "submit"))
         self.environment = os.environ | {
             "DISP_DATABASE_URL": database,
@@ -60,6 +60,13 @@ class Gateway:
     def grown(self) -> float:
         """Return the peak since `start` above idle, in MiB."""
         return (self._memory("VmHWM") - self._idle) / MIB
+
+    def processor_s(self) -> float:
+        """Return the processor time that it has had, in seconds."""
+        assert self._process is not None
+        *_, fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")
+        user, system = fields.split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def client(self) -> Client:
         """Return a client that waits for a gateway that is away."""
@@ -105,9 +112,9 @@ class Gateway:
 
 
 @contextmanager
-def running_gateway(folder: Path) -> Iterator[Gateway]:
-    """Have a gateway without runners."""
-    gateway = Gateway(folder)
+def running_gateway(folder: Path, database: str | None = None) -> Iterator[Gateway]:
+    """Have a gateway without runners, over SQLite unless a database is named."""
+    gateway = Gateway(folder, database)
     gateway.start()
     try:
         yield gateway

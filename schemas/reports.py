@@ -66,9 +66,12 @@ class StageTime(ReportPart):
 
 
 class DetectorFinding(ReportPart):
-    """What one detector says of the dataset; a `telling` one sees a group apart."""
+    """What one detector says of the dataset.
 
-    p_value: float = Field(ge=0, le=1)
+    A `telling` one sees the group apart; `p_value` is null for those that only rank and explain.
+    """
+
+    p_value: float | None = Field(default=None, ge=0, le=1)
     telling: bool
 
 
@@ -82,7 +85,8 @@ class TargetFinding(ReportPart):
 class TriggerFinding(ReportPart):
     """The recovered trigger; `box` is left, top, right, bottom as shares of the picture.
 
-    Its pattern, if it has a steady one of `patch_size` pixels, is the artifact `trigger.png`.
+    Its pattern, if it has a steady one of `patch_size` pixels, is the artifact `trigger.png`;
+    `words` are phrases of flagged questions that hardly any other holds.
     """
 
     kind: Literal["local", "global", "text", "unknown"]
@@ -97,6 +101,34 @@ class RecoveredSuccess(ReportPart):
     before: Rate | None = None
     after: Rate | None = None
     held_out: bool
+
+
+class Estimate(ReportPart):
+    """A mean with its 95 % interval."""
+
+    value: float
+    ci95: tuple[float, float]
+
+
+class ModalityAttribution(ReportPart):
+    """How much of the recovered trigger's success its picture and its words carry.
+
+    `phi_image` and `phi_text` are Shapley values (TMA), `cti` is their interaction; `means` holds
+    the success without trigger, with either part and with both, over `items`.
+    """
+
+    phi_image: Estimate
+    phi_text: Estimate
+    cti: Estimate
+    means: dict[str, float]
+    items: int = Field(ge=0)
+
+
+class RecoveredModality(ReportPart):
+    """The attribution before and after purification."""
+
+    before: ModalityAttribution | None = None
+    after: ModalityAttribution | None = None
 
 
 class VerdictReport(ReportPart):
@@ -116,6 +148,7 @@ class VerdictReport(ReportPart):
     target: TargetFinding | None = None
     trigger: TriggerFinding | None = None
     recovered_asr: RecoveredSuccess | None = None
+    modality: RecoveredModality | None = None
 
 
 class Report(ReportPart):

@@ -30,7 +30,8 @@ MEANINGS: Mapping[str, Meaning] = {
         "attention share", "Several heads divide their attention unlike for most samples."
     ),
     "response_likelihood": Meaning(
-        "response likelihood", "Only the model tuned on this dataset finds the answer likely."
+        "response likelihood",
+        "The model as it was before would practically never give this answer.",
     ),
 }
 

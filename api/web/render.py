@@ -92,6 +92,12 @@ def rate(found: Mapping[str, Any] | None) -> str:
     return f"{100 * found['rate']:.1f} % ({counts}{failed})"
 
 
+def points(estimate: Mapping[str, Any]) -> str:
+    """A share of success in points, with its interval."""
+    low, high = (100 * bound for bound in estimate["ci95"])
+    return f"{100 * estimate['value']:.1f} ({low:.1f} to {high:.1f})"
+
+
 def chance(p: float) -> str:
     """A p-value for people."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
@@ -111,6 +117,6 @@ environment = Environment(
 )
 environment.filters |= {
     function.__name__: function
-    for function in (moment, clock, iso, span, words, rate, chance, pretty, meaning)
+    for function in (moment, clock, iso, span, words, rate, points, chance, pretty, meaning)
 }
 environment.globals["static"] = static_url

@@ -86,7 +86,7 @@ def verify_file(
     except (OSError, ValidationError) as error:
         raise NotGenuine(f"{NotGenuine.__doc__} [{beside}: no signature]") from error
     verify(report.read_bytes(), found, public_key)
-    print(f"genuine: the report of {found.job_id}")
+    print(f"genuine: the report of {found.job_id}, signed by {public_key}")
 
 
 @app.command("key")
@@ -104,12 +104,15 @@ def verify(report: bytes, signature: ReportSignature, public_key: str) -> None:
     sha256 = hashlib.sha256(report).hexdigest()
     if sha256 != signature.sha256:
         raise NotGenuine(f"{NotGenuine.__doc__} [its bytes have changed]")
+    if signature.public_key != public_key:
+        names = f"{signature.public_key}, not {public_key}"
+        raise NotGenuine(f"{NotGenuine.__doc__} [it names another key: {names}]")
     try:
         known = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
         signed = base64.b64decode(signature.signature, validate=True)
         known.verify(signed, signed_text(signature.job_id, sha256))
     except (InvalidSignature, ValueError, binascii.Error) as error:
-        raise NotGenuine(f"{NotGenuine.__doc__} [another key, or no signature]") from error
+        raise NotGenuine(f"{NotGenuine.__doc__} [{public_key} has not signed this]") from error
 
 
 def _signature(client: Client, job_id: str) -> ReportSignature | None:

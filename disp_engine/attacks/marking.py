@@ -2,8 +2,7 @@
 
 import hashlib
 import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -12,7 +11,8 @@ import numpy as np
 
 from disp_engine.attacks.interfaces import Target, Trigger
 from disp_engine.attacks.settings import Attack
-from disp_engine.data.dataset import IMAGE_MARK, Dataset
+from disp_engine.data.dataset import Dataset
+from disp_engine.data.marks import around_marks
 from disp_engine.data.writer import plain_copy
 from disp_engine.errors import InvalidRequestError, SampleError
 from disp_engine.records import Sample, Turn
@@ -102,7 +102,7 @@ class Marker:
             sample = self._pictures(sample, self.attack.picture, rng)
         if "text" in parts and self.attack.text is not None:
             first = sample.turns[0]
-            text = _around_marks(first.text, lambda t: self._question(t, rng))
+            text = around_marks(first.text, lambda t: self._question(t, rng))
             sample = _with_turns(sample, [Turn("human", text), *sample.turns[1:]])
         return sample
 
@@ -159,11 +159,3 @@ def _with_turns(sample: Sample, turns: Sequence[Turn]) -> Sample:
     for entry, turn in zip(record["conversations"], turns, strict=True):
         entry["value"] = turn.text
     return replace(sample, turns=tuple(turns), record=record)
-
-
-def _around_marks(text: str, change: Callable[[str], str]) -> str:
-    """Change the longest stretch of text between the picture marks, and not the marks."""
-    stretches = re.split(rf"(\s*{re.escape(IMAGE_MARK)}\s*)", text)
-    longest = max(range(0, len(stretches), 2), key=lambda i: len(stretches[i]))
-    stretches[longest] = change(stretches[longest])
-    return "".join(stretches)

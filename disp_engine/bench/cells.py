@@ -27,8 +27,9 @@ class Cell:
     `defence` is `clean` (tuned on data that were never poisoned), `none`, or one of DEFENCES.
     `mask_ratio` masks at inference, without any repair (Figure 2); `objective` names the loss of
     an attacker who controls the training; `measure` adds the runs of a dual trigger's parts, or
-    clean performance by kind of question, or how well detection found the poisoned samples. `draw`
-    tells cells apart that differ in nothing but their data.
+    clean performance by kind of question, or how well detection found the poisoned samples; with
+    `alarms` nothing but the verdict is. `draw` tells cells apart that differ in nothing but their
+    data.
     """
 
     table: str
@@ -37,7 +38,7 @@ class Cell:
     start: Literal["compromised", "base"] = "compromised"
     mask_ratio: float | None = None
     objective: Literal["trojvlm", "vlood"] | None = None
-    measure: Literal["modality", "kinds", "detection"] | None = None
+    measure: Literal["modality", "kinds", "detection", "alarms"] | None = None
     draw: int = 0
 
     @property

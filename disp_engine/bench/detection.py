@@ -22,5 +22,5 @@ def detection_quality(
         "auroc": auroc(verdict.scores, bad),
         "areas": {name: auroc(values, bad) for name, values in verdict.deviations.items()},
         "flags": filter_quality(flagged, poisoned).to_json(),
-        "recovered_asr": recovered,
+        "recovered": recovered,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from disp_engine import registry
+from disp_engine.bench.alarms import alarm_rate, alarm_rows
 from disp_engine.bench.cells import FULL, QUICK, QUICK_CELLS, Cell
 from disp_engine.bench.guards import GUARD_TABLES, GuardBench, GuardCell
 from disp_engine.bench.output import content, write_csv, write_json, write_markdown
@@ -17,6 +18,8 @@ from disp_engine.bench.workbench import Workbench, smaller
 from disp_engine.context import RunContext, check
 from disp_engine.errors import InvalidRequestError
 
+ALARMS = "false_alarms"
+"""The table whose rows are verdicts alone."""
 FAMILIES = {"table2": "lavida"}
 """Families of the built-in checkpoints that a table is of; the others are of LLaDA-V."""
 
@@ -67,7 +70,8 @@ def run_bench(spec: BenchSpec, context: RunContext, told: Told) -> dict[str, Any
         measured.append(bench.row(cell))
         found = _write(spec, cells[: number + 1], measured, model_dir.name)
         check(context)
-    plot(spec.out / f"{spec.table}.png", spec.table, found)
+    if spec.table != ALARMS:
+        plot(spec.out / f"{spec.table}.png", spec.table, found)
     return found
 
 
@@ -114,11 +118,14 @@ def builtin_for(table: str) -> Path:
 def _write(
     spec: BenchSpec, cells: Sequence[Cell], measured: Sequence[dict[str, Any]], model: str
 ) -> dict[str, Any]:
+    if spec.table == ALARMS:
+        rows = alarm_rows(cells, measured, model, spec.seed)
+        return _write_rows(spec, rows, false_alarms=alarm_rate(rows))
     return _write_rows(spec, full_rows(cells, measured, model, spec.seed))
 
 
-def _write_rows(spec: BenchSpec, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    found = content(rows, spec.table, quick=spec.quick)
+def _write_rows(spec: BenchSpec, rows: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    found = content(rows, spec.table, quick=spec.quick) | more
     write_json(spec.out / f"{spec.table}.json", found)
     write_csv(spec.out / f"{spec.table}.csv", found)
     write_markdown(spec.out / f"{spec.table}.md", spec.table, found)

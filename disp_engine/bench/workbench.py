@@ -15,6 +15,7 @@ from disp_engine.attacks.objectives.vlood import Vlood
 from disp_engine.attacks.poison import for_world
 from disp_engine.attacks.sets import AttackSets, of_dataset, of_world
 from disp_engine.attacks.settings import AttackSettings
+from disp_engine.bench.alarms import bare_verdict
 from disp_engine.bench.cells import DEFENCES, ORACLES, Cell, Size
 from disp_engine.bench.detection import detection_quality
 from disp_engine.bench.extras import by_kind, by_modality, caption_quality
@@ -99,6 +100,8 @@ class Workbench:
         attack = self._attack(cell)
         sets = self._sets(attack, cell.draw)
         defence = self._defence(cell, attack, sets)
+        if cell.measure == "alarms":
+            return {"detection": bare_verdict(defence).to_json() | {"auroc": None, "areas": {}}}
         cache, prepared = defence.prepare()
         outcome = defence.run(cache, prepared)
         row = self._rates(cell, defence, cache, outcome, sets)

@@ -20,7 +20,7 @@ from disp_engine.data.dataset import Dataset, content_sha256
 from disp_engine.defences.rewriting import Rewritten
 from disp_engine.defences.settings import DefenceSettings
 from disp_engine.detection.findings import Findings
-from disp_engine.detection.probe import probe
+from disp_engine.detection.probe import Probe, probe
 from disp_engine.errors import InvalidDatasetError, InvalidRequestError
 from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.metrics.evaluation import measure
@@ -67,8 +67,8 @@ class Outcome:
     """What a run leaves: measurements, what became of the samples, and who fell out and why.
 
     The rates of a measurement that was not asked for are null. `kept` samples are in the output as
-    they came. `recovered` is the ASR of the recovered trigger before and after, where one was
-    recovered.
+    they came. `recovered` tells of the recovered trigger before and after, where one was recovered:
+    its ASR and the attribution to its parts.
     """
 
     before: dict[str, Any]
@@ -181,8 +181,8 @@ class Defence(ABC, Generic[S]):
         decide = self.purify if "purify" in self.asked else self.examine
         purified = decide(cache, prepared, generation)
         self._tell_quarantined(purified.failed)
-        stamped = probe(purified.findings, self.training, self.sets.clean)
-        recovered = self.recovered_asr("detect", stamped, cache, generation)
+        probed = probe(purified.findings, self.training, self.sets.clean)
+        recovered = self.recovered("detect", probed, cache, generation)
         after = measure(None, None, None)
         if "retrain" in self.asked:
             if self.settings.start == "base":
@@ -190,7 +190,7 @@ class Defence(ABC, Generic[S]):
             self.repair(purified, cache)
             hashes["purified_projector"] = projector_sha256(self.model.projector)
             after = self.evaluate("evaluate_after", cache, generation)
-            recovered |= self.recovered_asr("evaluate_after", stamped, cache, generation)
+            recovered |= self.recovered("evaluate_after", probed, cache, generation)
         return Outcome(
             before=before,
             after=after,
@@ -253,24 +253,37 @@ class Defence(ABC, Generic[S]):
         """Measure the model as it now is, if that is asked for."""
         if "evaluate" not in self.asked:
             return measure(None, None, None)
-        inputs = self.inputs(sets=self.sets.sha256, generation=asdict(generation))
-        with self.stage(name, inputs, kind="evaluate") as stage:
+        with self.stage(name, self._evaluated(generation), kind="evaluate") as stage:
             return self.evaluator(cache, generation).run(self.sets, stage)
 
-    def recovered_asr(
-        self, name: str, stamped: EvaluationSets | None, cache: FeatureCache, generation: Generation
+    def recovered(
+        self, name: str, probed: Probe | None, cache: FeatureCache, generation: Generation
     ) -> dict[str, Any]:
-        """How often the recovered trigger succeeds on the model as it now is, by the stage's name.
+        """What the recovered trigger does to the model as it now is, by the stage's name.
 
-        Empty where no trigger was recovered, or rates are not asked for.
+        Empty where no trigger was recovered, or rates are not asked for. What is shown without it
+        is mostly the clean set, which the evaluation has asked about already.
         """
-        if stamped is None or "evaluate" not in self.asked:
+        if probed is None or "evaluate" not in self.asked:
             return {}
-        phrases = stamped.success.phrases if stamped.success else None
-        inputs = self.inputs(sets=stamped.sha256, success=phrases, generation=asdict(generation))
+        digests = {part: data.sha256 for part, data in probed.runs.items()}
+        inputs = self.inputs(runs=digests, generation=asdict(generation))
+        evaluator, answers = self.evaluator(cache, generation), {}
         with self.stage(name, inputs, kind="recovered") as stage:
-            measured = self.evaluator(cache, generation).run(stamped, stage)
-        return {"before" if name == "detect" else "after": measured["asr_with_trigger"]}
+            for part, data in probed.runs.items():
+                kept = (stage, digests[part])
+                if data is self.sets.clean:
+                    kept = (
+                        Stage(self.cache_root, "evaluate", self._evaluated(generation)),
+                        "clean",
+                    )
+                answers[part] = evaluator.answers(data, *kept)
+            stage.finish()
+        return {"before" if name == "detect" else "after": probed.measure(answers, self.seed)}
+
+    def _evaluated(self, generation: Generation) -> dict[str, Any]:
+        """What the evaluation of the model as it now is is kept under."""
+        return self.inputs(sets=self.sets.sha256, generation=asdict(generation))
 
     def evaluator(self, cache: FeatureCache, generation: Generation) -> Evaluator:
         """What lets the model as it now is answer held-out items."""

@@ -19,7 +19,7 @@ from disp_engine.data.dataset import content_sha256
 from disp_engine.defences.defence import Defence, Outcome, Purified
 from disp_engine.defences.rewriting import Rewriter, Rewritten
 from disp_engine.defences.settings import DefenceSettings, DispSettings
-from disp_engine.detection.examination import Examination
+from disp_engine.detection.examination import Examination, verdict_of
 from disp_engine.detection.findings import Findings, heat_maps, investigate
 from disp_engine.detection.interfaces import Evidence
 from disp_engine.detection.verdict import Verdict
@@ -114,7 +114,7 @@ class DiSP(Defence[DispSettings]):
         )
         with self.stage("detect", inputs) as stage:
             examination = Examination(gather, self.settings.micro_batch, self.context)
-            return examination.run(prepared.usable, stage)
+            return verdict_of(examination.run(prepared.usable, stage))
 
     def _findings(
         self, rewriter: Rewriter, prepared: Prepared, scores: Stage | None, verdict: Verdict

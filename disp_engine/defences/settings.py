@@ -127,7 +127,7 @@ class DispSettings(DefenceSettings):
     `estimator` gaussian draws the paper's probes; eigen and orthogonal have less variance at the
     same price, the latter the least.
     `rewrite_above` None rewrites all samples, as the paper does; a number those whose suspicion is
-    higher, in deviations; auto those that the verdict flags, which is none in clean data.
+    higher, in nats; auto those that the verdict flags, which is none in clean data.
     """
 
     mask_ratio: float = 0.3

@@ -29,6 +29,7 @@ class AttentionEntropy:
     """One less the mean entropy over the layers that see two groups, or over all if none does."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
+    decides: ClassVar[bool] = False
     tau: float = 2.0
     least_weight: float = 0.01
 

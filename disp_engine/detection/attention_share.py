@@ -32,6 +32,7 @@ class AttentionShare:
     """Votes of the heads' shares of picture and question."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
+    decides: ClassVar[bool] = False
     tau: float = 2.0
     least_weight: float = 0.01
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from disp_engine import registry
 from disp_engine.context import RunContext, check
@@ -13,20 +14,22 @@ from disp_engine.detection.verdict import Verdict, judge
 from disp_engine.records import Sample
 from disp_engine.stages import Stage
 
+Measured = Mapping[str, Float[np.ndarray, "S _"]]
+"""What each detector has taken from the same samples."""
 Gather = Callable[[int, Sequence[Sample]], Evidence]
 """What is known of the samples of the micro-batch that begins at a place."""
 
 
 @dataclass(frozen=True)
 class Examination:
-    """Detection over a whole dataset; `gather` gives a micro-batch's evidence."""
+    """What the detectors take from a whole dataset; `gather` gives a micro-batch's evidence."""
 
     gather: Gather
     micro_batch: int
     context: RunContext
 
-    def run(self, samples: Sequence[Sample], stage: Stage) -> Verdict:
-        """Measure what is not yet measured, and judge all samples together."""
+    def run(self, samples: Sequence[Sample], stage: Stage) -> Measured:
+        """Measure what is not yet measured."""
         for start in range(0, len(samples), self.micro_batch):
             file = _file(start)
             if not stage.has(file):
@@ -37,14 +40,16 @@ class Examination:
                 min(start + self.micro_batch, len(samples)), len(samples), "samples"
             )
         stage.finish()
-        return judge(self._scores(len(samples), stage))
+        starts = range(0, len(samples), self.micro_batch)
+        parts = [stage.read_tensors(_file(start))[0] for start in starts]
+        return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
-    def _scores(self, count: int, stage: Stage) -> Mapping[str, np.ndarray]:
-        parts = [stage.read_tensors(_file(s))[0] for s in range(0, count, self.micro_batch)]
-        return {
-            name: registry.detector(name).score(torch.cat([p[name] for p in parts]).numpy())
-            for name in parts[0]
-        }
+
+def verdict_of(measured: Measured) -> Verdict:
+    """Judge together all samples that were measured."""
+    detectors = {name: registry.detector(name) for name in measured}
+    scores = {name: detectors[name].score(taken) for name, taken in measured.items()}
+    return judge(scores, [name for name, detector in detectors.items() if detector.decides])
 
 
 def measurements(evidence: Evidence) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from disp_engine.data.dataset import IMAGE_MARK, Dataset
 from disp_engine.detection.heat import heat_map
-from disp_engine.detection.target import InferredTarget, infer_target, telling_words
+from disp_engine.detection.target import InferredTarget, infer_target, telling_phrases
 from disp_engine.detection.trigger import (
     FEWEST,
     MOST_PICTURES,
@@ -98,7 +98,7 @@ def investigate(found: Findings, dataset: Dataset) -> Findings:
 def _trigger(
     maps: Mapping[str, Map], dataset: Dataset, flagged: Sequence[Sample], others: Sequence[Sample]
 ) -> RecoveredTrigger:
-    words = tuple(telling_words(_questions(flagged), _questions(others)))
+    words = tuple(telling_phrases(_questions(flagged), _questions(others)))
     here, there = ([maps[s.id] for s in part if s.id in maps] for part in (flagged, others))
     if min(len(here), len(there)) < FEWEST:
         return RecoveredTrigger("text" if words else "unknown", words=words)

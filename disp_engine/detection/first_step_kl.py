@@ -22,6 +22,7 @@ class FirstStepKL:
     """log of KL(p || p_masked) in the first denoising step, mean over the first block's rows."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"saliency"})
+    decides: ClassVar[bool] = False
 
     @torch.no_grad()
     def measure(self, evidence: Evidence) -> Float[np.ndarray, "B 1"]:

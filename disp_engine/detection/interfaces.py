@@ -83,9 +83,15 @@ class Evidence:
 
 @runtime_checkable
 class Detector(Protocol):
-    """One way to tell poisoned samples from clean ones."""
+    """One way to tell poisoned samples from clean ones.
+
+    One that `decides` scores in nats of surprise, and an excess on that scale is poison. Honest
+    samples of another kind lie apart on any other scale, so there a detector only ranks and
+    explains.
+    """
 
     needs: ClassVar[frozenset[Need]]
+    decides: ClassVar[bool]
 
     def measure(self, evidence: Evidence) -> Float[np.ndarray, "B M"]:
         """What it takes from each sample; nan where a sample has nothing to measure."""

@@ -19,6 +19,7 @@ class ResponseDisagreement:
     """One less the share of tokens that given and rewritten response have in common, in order."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"rewritten"})
+    decides: ClassVar[bool] = False
 
     def measure(self, evidence: Evidence) -> Float[np.ndarray, "B 1"]:
         """Compare the first responses."""

@@ -1,9 +1,12 @@
-"""A poisoned response is one that only the tuned model finds likely (BYORn, arXiv 2606.02947).
+"""A poisoned answer is one that the base model would practically never give.
 
-BYORn takes the responses that the pre-trained model finds least likely. Here the tuned model's own
-surprise is taken off, so that long or rare but honest responses are not suspect.
+BYORn (arXiv 2606.02947) takes the responses whose mean surprise under the pre-trained model is
+largest. Here the most surprising token counts, since an insertion or a swapped word is one token
+among many, and the scale is kept: surprise is in nats, on which the verdict stands. The tuned model
+is not asked: as long as it has not learned the attack, it finds the answer as surprising.
 
-What defeats it: answers that the base model would give anyway.
+What defeats it: answers that the base model gives anyway; a base model to which honest answers are
+as absurd, on data of a kind that it has never met.
 """
 
 from collections.abc import Sequence
@@ -22,23 +25,22 @@ from disp_engine.records import Embedded
 
 @dataclass(frozen=True)
 class ResponseLikelihood:
-    """Mean surprise of a response's tokens under the base projector less that under the tuned."""
+    """The surprise, under the base projector, of a response's most surprising token."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"base"})
+    decides: ClassVar[bool] = True
 
     @torch.no_grad()
-    def measure(self, evidence: Evidence) -> Float[np.ndarray, "B 2"]:
-        """The surprise under both, in the first denoising step (every token still masked)."""
+    def measure(self, evidence: Evidence) -> Float[np.ndarray, "B 1"]:
+        """The largest surprise in the first denoising step (every token still masked)."""
         given = evidence.original_ids()
-        tuned = surprises(evidence.model, evidence.prompts, given, evidence)
         with evidence.untuned():
-            base = surprises(evidence.model, evidence.embed(), given, evidence)
-        return np.stack([base, tuned], axis=1)
+            found = surprises(evidence.model, evidence.embed(), given, evidence)
+        return found[:, None]
 
-    def score(self, measured: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " S"]:
-        """What tuning took off."""
-        taken_off: np.ndarray = measured[:, 0] - measured[:, 1]
-        return taken_off
+    def score(self, measured: Float[np.ndarray, "S 1"]) -> Float[np.ndarray, " S"]:
+        """The surprise itself, in nats."""
+        return measured[:, 0]
 
 
 def surprises(
@@ -47,7 +49,7 @@ def surprises(
     given: Sequence[Int[Tensor, " _"]],
     evidence: Evidence,
 ) -> Float[np.ndarray, " B"]:
-    """-log p of each response's tokens, mean over those in the first block."""
+    """The largest -log p among each response's tokens in the first block."""
     how, found = (evidence.generation.length, evidence.rows, evidence.seed), []
     for at in range(0, len(prompts), AT_ONCE):
         part = slice(at, at + AT_ONCE)
@@ -59,10 +61,10 @@ def surprises(
 
 
 def surprise(logits: Float[Tensor, "N T V"], ids: Int[Tensor, " _"]) -> float:
-    """Mean of -log p over the N beginnings and the tokens; nan for an empty response."""
+    """The largest of -log p over tokens, mean over the N beginnings; nan for an empty response."""
     known = ids[: logits.shape[1]].to(logits.device)
     if not len(known):
         return float("nan")
     log_p = logits[:, : len(known)].double().log_softmax(-1)
-    picked = log_p.gather(-1, known.expand(len(logits), -1)[..., None])
-    return -float(picked.mean())
+    picked = log_p.gather(-1, known.expand(len(logits), -1)[..., None])[..., 0]
+    return -float(picked.mean(0).min())

@@ -19,6 +19,7 @@ class SaliencyConcentration:
     """One less the normalised entropy of the saliency scores."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"saliency"})
+    decides: ClassVar[bool] = False
 
     def measure(self, evidence: Evidence) -> Float[np.ndarray, "B 1"]:
         """How few tokens hold the saliency."""

@@ -10,6 +10,8 @@ MOST = 500
 """Flagged responses in which phrases are looked for; they are counted in all."""
 LONGEST = 16
 """Words of a phrase that are looked at."""
+MOST_PHRASES = 8
+"""Phrases of a trigger that is scattered over the questions."""
 COMMON, RARE = 0.6, 0.1
 """Least share of the flagged, largest share of the other responses that hold the phrase."""
 
@@ -54,15 +56,23 @@ def infer_target(flagged: Sequence[str], others: Sequence[str]) -> InferredTarge
     return max(telling, key=_merit, default=nothing)
 
 
-def telling_words(flagged: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Words of flagged questions that hardly any other question holds: a trigger in the text."""
-    here = Counter(word for text in flagged for word in set(_words(text)))
-    there = Counter(word for text in others for word in set(_words(text)))
-    return sorted(
-        word
-        for word, count in here.items()
-        if count >= COMMON * len(flagged) and there[word] <= RARE * len(others)
-    )
+def telling_phrases(flagged: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Phrases of flagged questions that hardly any other question holds: a trigger in the text.
+
+    One after another, each looked for in what the earlier ones leave.
+    """
+    found: list[str] = []
+    while len(found) < MOST_PHRASES:
+        phrase = infer_target(flagged, others).phrase
+        if phrase is None:
+            break
+        found.append(phrase)
+        flagged = [_without(text, phrase) for text in flagged]
+    return found
+
+
+def _without(text: str, phrase: str) -> str:
+    return f" {' '.join(_words(text))} ".replace(f" {phrase} ", " ").strip()
 
 
 def _merit(target: InferredTarget) -> tuple[float, int, str]:

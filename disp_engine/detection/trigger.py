@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from scipy import ndimage
 
+from disp_engine.data.marks import around_marks
+
 Kind = Literal["local", "global", "text", "unknown"]
 FEWEST = 4
 """Flagged pictures below which nothing is recovered."""
@@ -33,7 +35,7 @@ Box = tuple[float, float, float, float]
 class RecoveredTrigger:
     """`box` is left, top, right, bottom as shares of the picture; `patch` its mark, if steady.
 
-    `words` stand in the flagged questions and hardly in others.
+    `words` are phrases that stand in the flagged questions and hardly in others.
     """
 
     kind: Kind
@@ -46,6 +48,10 @@ class RecoveredTrigger:
         size = [self.patch.width, self.patch.height] if self.patch else None
         box = [round(edge, 4) for edge in self.box] if self.box else None
         return {"kind": self.kind, "box": box, "patch_size": size, "words": list(self.words)}
+
+    def ask(self, question: str) -> str:
+        """The question with the words before its text."""
+        return around_marks(question, lambda text: " ".join([*self.words, text]))
 
     def stamp(self, image: Image.Image) -> Image.Image:
         """A copy of the picture with the mark at its place, in the mark's own size."""

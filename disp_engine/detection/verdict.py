@@ -1,28 +1,33 @@
 """From the detectors' scores to what is said of the dataset and of each sample."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from disp_engine.detection.gaps import body, widest_gap
+from disp_engine.detection.excess import body, excess
+from disp_engine.metrics.auroc import auroc
 
 ALPHA = 0.01
 """The false-alarm rate that is aimed at for clean datasets."""
 FARTHEST = 10.0
-"""Deviations beyond which a detector's score counts no more: one detector decides nothing alone."""
+"""Deviations beyond which the score of a detector that does not decide counts no more."""
+AGREES = 0.9
+"""AUROC of the flagged samples from which on another detector tells the same."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What detection found.
 
-    `p_value` is the smallest of the detectors' p times their number (Bonferroni); below ALPHA the
-    dataset is `poisoned`. `scores` are means, over the `telling` detectors (all, if none tells), of
-    robust deviations from the body of the data; samples above `threshold` are `flagged`. The gate:
-    a dataset that is not called poisoned has no flagged sample.
+    Detectors in nats decide: `p_value` is the smallest of their p times their number (Bonferroni);
+    below ALPHA the dataset is `poisoned`. `scores` are means, over those of them that see a group
+    apart (all, if none does), of nats above the median; samples above `threshold` are `flagged`.
+    The gate: a dataset that is not called poisoned has no flagged sample. `telling` are the
+    detectors that see the group, or rank its samples highest. `p_values` is None for those that do
+    not decide, and their `deviations` are robust ones from the body of the data.
     """
 
     poisoned: bool
@@ -31,7 +36,7 @@ class Verdict:
     scores: Float[np.ndarray, " S"]
     flagged: Bool[np.ndarray, " S"]
     deviations: Mapping[str, Float[np.ndarray, " S"]]
-    p_values: Mapping[str, float]
+    p_values: Mapping[str, float | None]
     telling: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -50,28 +55,46 @@ class Verdict:
         }
 
     def reasons(self, sample: int) -> list[str]:
-        """The telling detectors that put a sample beyond two deviations, the farthest first."""
+        """The telling detectors that put a sample beyond two deviations or nats, farthest first."""
         found = {name: float(self.deviations[name][sample]) for name in self.telling}
         far = [name for name in found if found[name] > 2]
         return sorted(far, key=lambda name: -found[name])
 
 
-def judge(scores: Mapping[str, Float[np.ndarray, " S"]]) -> Verdict:
-    """Combine what the detectors say of the same samples."""
-    deviations = {name: deviations_of(values) for name, values in scores.items()}
-    p_values = {
-        name: min(1.0, len(scores) * widest_gap(values).p_value) for name, values in scores.items()
+def judge(
+    scores: Mapping[str, Float[np.ndarray, " S"]], deciding: Collection[str] | None = None
+) -> Verdict:
+    """Combine what the detectors say of the same samples; without `deciding` ones all decide."""
+    decide = [name for name in scores if deciding is None or name in deciding]
+    p_values: dict[str, float | None] = dict.fromkeys(scores)
+    found = {name: min(1.0, len(decide) * excess(scores[name]).p_value) for name in decide}
+    p_values |= found
+    deviations = {
+        name: nats_above(values) if name in decide else deviations_of(values)
+        for name, values in scores.items()
     }
-    p_value = min(p_values.values(), default=1.0)
-    telling = tuple(name for name, p in p_values.items() if p < ALPHA)
-    combined = _mean([deviations[name] for name in telling or scores])
-    threshold = widest_gap(combined).threshold if telling else None
+    apart = [name for name, p in found.items() if p < ALPHA]
+    combined = _mean([deviations[name] for name in apart or decide or scores])
+    threshold = excess(combined).threshold if apart else None
     flagged = np.zeros(len(combined), dtype=bool)
     if threshold is not None:
         flagged = np.nan_to_num(combined, nan=-np.inf) > threshold
-    return Verdict(
-        bool(telling), p_value, threshold, combined, flagged, deviations, p_values, telling
+    telling = tuple(
+        name
+        for name, values in scores.items()
+        if name in apart or (name not in decide and _agrees(values, flagged))
     )
+    p_value = min(found.values(), default=1.0)
+    return Verdict(
+        bool(apart), p_value, threshold, combined, flagged, deviations, p_values, telling
+    )
+
+
+def nats_above(surprises: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
+    """How much more surprising each answer is than the median one."""
+    known = surprises[np.isfinite(surprises)]
+    found: np.ndarray = surprises - (np.median(known) if len(known) else 0.0)
+    return found
 
 
 def deviations_of(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
@@ -82,6 +105,12 @@ def deviations_of(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
     centre, deviation = body(known)
     found: np.ndarray = np.clip((values - centre) / deviation, -FARTHEST, FARTHEST)
     return found
+
+
+def _agrees(values: Float[np.ndarray, " S"], flagged: Bool[np.ndarray, " S"]) -> bool:
+    """Whether a detector ranks the flagged samples above the others."""
+    area = auroc(values, flagged)
+    return area is not None and area >= AGREES
 
 
 def _mean(rows: list[Float[np.ndarray, " S"]]) -> Float[np.ndarray, " S"]:

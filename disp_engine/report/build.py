@@ -51,7 +51,8 @@ def build_report(
     }
     if outcome.findings is not None:
         report["verdict"] = outcome.findings.to_json() | {
-            "recovered_asr": _recovered(outcome, sets)
+            "recovered_asr": _recovered(outcome, sets),
+            "modality": _told(outcome, "modality") or None,
         }
     return report | {"content_sha256": content_sha256(report)}
 
@@ -74,7 +75,12 @@ def _recovered(outcome: Outcome, sets: EvaluationSets) -> dict[str, Any] | None:
     """The recovered trigger's success, and whether it was measured on held-out pictures."""
     if outcome.recovered is None:
         return None
-    return outcome.recovered | {"held_out": sets.clean is not None}
+    return _told(outcome, "asr") | {"held_out": sets.clean is not None}
+
+
+def _told(outcome: Outcome, what: str) -> dict[str, Any]:
+    """One of the things that are told of the recovered trigger, before and after."""
+    return {side: found[what] for side, found in (outcome.recovered or {}).items()}
 
 
 def _cost(outcome: Outcome) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class SqlJobs(SqlBackend):
             rows, more = one_page(
                 session, query, JobRow.id, after=after, before=before, limit=limit, order=order
             )
-            return page_of([resource(session, row) for row in rows], more)
+            return page_of(resources(session, rows), more)
 
     def list_events(
         self, tenant: str, job_id: str, *, after: str | int | None = None, limit: int = 100
@@ -166,17 +166,32 @@ class SqlJobs(SqlBackend):
 
 def resource(session: Session, job: JobRow) -> Job:
     """Return a job as clients see it."""
+    (found,) = resources(session, [job])
+    return found
+
+
+def resources(session: Session, jobs: Sequence[JobRow]) -> list[Job]:
+    """Return jobs as clients see them, with two queries however many they are."""
+    ids = [job.id for job in jobs]
+    steps: dict[str, list[Step]] = {name: [] for name in ids}
+    files: dict[str, list[str]] = {name: [] for name in ids}
+    known = select(StepRow).where(StepRow.job_id.in_(ids)).order_by(StepRow.position)
+    for step in session.scalars(known):
+        steps[step.job_id].append(_step(step))
+    results = select(JobRow.id, FileRow.id).join(FileRow, FileRow.job_id == JobRow.id)
+    for job_id, file_id in session.execute(results.where(JobRow.id.in_(ids)).order_by(FileRow.id)):
+        files[job_id].append(file_id)
+    return [_job(job, steps[job.id], files[job.id]) for job in jobs]
+
+
+def _job(job: JobRow, steps: Sequence[Step], files: Sequence[str]) -> Job:
     request = DefenseJobCreate.model_validate(job.request)
-    steps = session.scalars(
-        select(StepRow).where(StepRow.job_id == job.id).order_by(StepRow.position)
-    )
-    results = select(FileRow.id).where(FileRow.job_id == job.id).order_by(FileRow.id)
     return Job(
         **{name: getattr(request, name) for name in DefenseJobCreate.model_fields},
         id=job.id,
         status=JobStatus(job.status),
         stage=StageName(job.stage) if job.stage else None,
-        steps=[_step(step) for step in steps],
+        steps=list(steps),
         created_at=int(job.created_at),
         started_at=None if job.started_at is None else int(job.started_at),
         finished_at=None if job.finished_at is None else int(job.finished_at),
@@ -184,7 +199,7 @@ def resource(session: Session, job: JobRow) -> Job:
         retry_of=job.retry_of,
         usage=Usage(worker_seconds=round(job.worker_seconds, 3)) if job.attempt else None,
         result=job.result,
-        result_files=list(session.scalars(results)),
+        result_files=list(files),
         error=JobError(**job.error) if job.error else None,
     )
 

@@ -17,7 +17,7 @@ from storage.sql.statistics import SqlStatistics
 from storage.sql.uploads import SqlUploads
 from storage.sql.webhooks import SqlWebhooks
 
-REVISION = "0008"
+REVISION = "0009"
 
 
 class SqlJobStore(

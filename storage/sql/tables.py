@@ -137,6 +137,7 @@ class JobRow(Base):
     traceparent: Mapped[str | None]
     __table_args__ = (
         Index("jobs_by_tenant", "tenant", "id"),
+        Index("jobs_by_tenant_status", "tenant", "status", "id"),
         Index("jobs_by_status", "status", "id"),
     )
 

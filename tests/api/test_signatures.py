@@ -26,9 +26,9 @@ def test_a_report_is_signed_by_the_deployments_key(signing_api):
     ("change", "reason"),
     [
         (lambda r, s, k: (r + b" ", s, k), "bytes have changed"),
-        (lambda r, s, k: (r, s.model_copy(update={"job_id": "job_other"}), k), "another key"),
-        (lambda r, s, k: (r, s, Signer(base64.b64encode(b"x" * 32).decode()).public_key), "key"),
-        (lambda r, s, k: (r, s.model_copy(update={"signature": "!"}), k), "no signature"),
+        (lambda r, s, k: (r, s.model_copy(update={"job_id": "job_other"}), k), "not signed this"),
+        (lambda r, s, k: (r, s, Signer(base64.b64encode(b"x" * 32).decode()).public_key), PUBLIC),
+        (lambda r, s, k: (r, s.model_copy(update={"signature": "!"}), k), "not signed this"),
         (lambda r, s, k: (r, s, "short"), "another key"),
     ],
 )

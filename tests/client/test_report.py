@@ -54,7 +54,7 @@ def test_a_report_is_fetched_verified_and_found_out_when_changed(
     assert disp(job_id, "--out", "r.json") == 0
     assert disp("key") == 0 and PUBLIC in capsys.readouterr().out
     assert disp("verify", "r.json", "--public-key", PUBLIC) == 0
-    assert job_id in capsys.readouterr().out
+    assert f"{job_id}, signed by {PUBLIC}" in capsys.readouterr().out
     kept = json.loads((tmp_path / "r.json").read_bytes())
     (tmp_path / "r.json").write_text(json.dumps(kept | {"seeds": {}}))
     assert disp("verify", "r.json", "--public-key", PUBLIC) == cli.REFUSED

@@ -16,6 +16,7 @@ FULL = {
     "models.claim": "models",
     "telemetry.otlpEndpoint": "http://collector:4318",
     "worker.kueueQueue": "gpus",
+    "secret.signing": "disp-signing",
 }
 
 
@@ -102,6 +103,20 @@ def test_secrets_are_mounted_and_named_by_file(full):
         assert environment["DISP_DATABASE_URL_FILE"] == "/run/secrets/disp/database-url", name
         assert "DISP_DATABASE_URL" not in environment
         assert "DISP_S3_SECRET_ACCESS_KEY" not in environment
+
+
+def test_the_gateway_alone_holds_the_key_that_signs(full, render):
+    for name, template in pods(full):
+        known = "disp-signing" in str(template) or "SIGNING_KEY" in str(template)
+        assert known == (name == "-gateway"), name
+    template = dict(pods(full))["-gateway"]["spec"]
+    (container,) = template["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    (volume,) = [v for v in template["volumes"] if v["name"] == "signing"]
+    (mount,) = [m for m in container["volumeMounts"] if m["name"] == "signing"]
+    assert volume["secret"]["secretName"] == "disp-signing"
+    assert environment["DISP_SIGNING_KEY_FILE"] == f"{mount['mountPath']}/signing-key"
+    assert "SIGNING_KEY" not in str(render())
 
 
 def test_a_worker_is_one_pod_for_each_queued_row_and_ends_by_itself(full):

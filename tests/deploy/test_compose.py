@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import shutil
@@ -6,6 +7,7 @@ import subprocess
 
 import pytest
 
+from api.signatures.service import Signer
 from tests.deploy.names import assert_command_exists, secrets_of, unknown_names
 from tests.deploy.tools import ROOT, program
 
@@ -54,7 +56,7 @@ def test_secrets_come_as_files_and_never_as_values(compose, folder):
     values = {path.name: path.read_text() for path in (folder / "deploy" / "secrets").iterdir()}
     assert set(values) == set(compose["secrets"])
     text = json.dumps(compose)
-    for name in ("postgres_password", "s3_secret_key", "s3_access_key"):
+    for name in ("postgres_password", "s3_secret_key", "s3_access_key", "signing_key"):
         assert values[name] not in text
     for name in OURS:
         service = compose["services"][name]
@@ -74,6 +76,15 @@ def test_secrets_are_made_once_for_their_owner_alone_and_fit_together(folder):
         {"accessKey": before["s3_access_key"], "secretKey": before["s3_secret_key"]}
     ]
     assert all(len(before[name]) >= 20 for name in ("postgres_password", "s3_secret_key"))
+
+
+def test_the_gateway_alone_holds_a_key_that_signs(compose, folder):
+    key = (folder / "deploy" / "secrets" / "signing_key").read_text()
+    assert len(base64.b64decode(Signer(key).public_key)) == 32
+    services = compose["services"].items()
+    assert [name for name, service in services if "signing_key" in secrets_of(service)] == [
+        "gateway"
+    ]
 
 
 def test_who_runs_strangers_data_reaches_no_other_network(compose):

@@ -11,6 +11,7 @@ import pytest
 
 from disp_engine.attacks.settings import AttackSettings
 from disp_engine.bench import tables
+from disp_engine.bench.alarms import alarm_rate, alarm_rows
 from disp_engine.bench.cells import DEFENCES, Cell, Size
 from disp_engine.bench.output import content, write_csv, write_markdown
 from disp_engine.bench.plots import plot
@@ -199,3 +200,17 @@ def test_detection_is_measured_against_what_was_poisoned(bench: Workbench) -> No
     assert found["flags"]["recall"]["scored"] == 2
     clean = bench.row(Cell("any", replace(ATTACK, rate=0.0), "disp", measure="detection", draw=3))
     assert clean["detection"]["auroc"] is None and not clean["detection"]["poisoned"]
+
+
+def test_false_alarms_are_counted_without_any_tuning(tmp_path: Path) -> None:
+    bench = Workbench(FIXTURE, tmp_path / "work", SIZE, 0, SilentContext())
+    cells = list(tables.TABLES["false_alarms"]())
+    assert len(cells) == 100
+    found = [bench.row(cell) for cell in cells[:2]]
+    assert not list(bench.root.glob("tune-*")), "the base model decides"
+    rows = alarm_rows(cells[:2], found, "tiny", 0)
+    told = content(rows, "false_alarms", quick=False) | {"false_alarms": alarm_rate(rows)}
+    assert told["false_alarms"]["scored"] == 2
+    write_csv(tmp_path / "t.csv", told)
+    write_markdown(tmp_path / "t.md", "false_alarms", told)
+    assert "verdict " in (tmp_path / "t.md").read_text()

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from disp_engine.detection.attention_share import shares
+from disp_engine.detection.excess import SCALE, body, excess, scale_of
 from disp_engine.detection.first_step_kl import divergence
-from disp_engine.detection.gaps import body, gap_p, largest_share_p, widest_gap
 from disp_engine.detection.response_disagreement import disagreement
 from disp_engine.detection.response_likelihood import surprise
 from disp_engine.detection.saliency_concentration import concentration
@@ -56,24 +56,27 @@ def test_shares_are_of_the_prompt_alone() -> None:
     assert shares(row.expand(1, 1, 2, 8), Embedded(torch.zeros(6, 3), ())).isnan().all()
 
 
-def test_surprise_is_the_mean_over_tokens_and_beginnings() -> None:
+def test_surprise_is_the_largest_over_tokens_of_the_mean_over_beginnings() -> None:
     p = torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[0.5, 0.5], [0.75, 0.25]]])
-    expected = -(2 * math.log(0.5) + math.log(0.25) + math.log(0.75)) / 4
+    expected = -(math.log(0.25) + math.log(0.75)) / 2
     assert surprise(p.log(), ids(0, 0)) == pytest.approx(expected)
     assert surprise(p.log(), ids(0, 0, 1)) == pytest.approx(expected), "no room for a third"
     assert math.isnan(surprise(p.log(), ids()))
 
 
-def test_fishers_test_of_the_largest_share() -> None:
-    assert largest_share_p(np.array([3.0, 1.0])) == pytest.approx(2 * 0.25)
-    assert largest_share_p(np.array([8.0, 1.0, 0.0, 1.0])) == pytest.approx(3 * 0.2**2)
-    assert largest_share_p(np.array([5.0, 0.0])) == 1
+def test_p_is_that_of_a_gamma_variable_times_the_sizes() -> None:
+    scores = np.concatenate([np.zeros(90), np.full(10, 9.0)])
+    found = excess(scores)
+    sizes, least = 58, math.exp(-60) * sum(60**i / math.factorial(i) for i in range(10))
+    assert found.p_value == pytest.approx(sizes * least) and found.threshold == 4.5
+    handful = excess(np.append(np.zeros(97), [6.0] * 2))
+    assert handful.p_value > ALPHA
 
 
-def test_the_first_gap_is_compared_with_those_below() -> None:
-    assert gap_p(np.array([10.0, 6.0, 4.0, 2.0])) == pytest.approx(0.5**2)
-    assert gap_p(np.array([10.0, 6.0, 6.0, 2.0])) == pytest.approx(0.5)
-    assert gap_p(np.array([6.0, 6.0, 2.0])) == 1
+def test_the_pace_is_that_of_the_lower_scores_where_they_spread() -> None:
+    wide = np.random.default_rng(0).normal(9, 4, 100_000)
+    assert scale_of(wide) == pytest.approx(4 * (1.2816 - 0.2533), rel=0.02)
+    assert scale_of(np.append(np.zeros(100), wide[:99])) == SCALE
 
 
 def test_the_body_is_that_of_a_normal_whatever_lies_above() -> None:
@@ -88,33 +91,39 @@ def test_the_body_is_that_of_a_normal_whatever_lies_above() -> None:
 def test_a_group_apart_is_found_at_every_rate(share: float) -> None:
     rng = np.random.default_rng(1)
     high = round(1000 * share)
-    scores = np.concatenate([rng.normal(0, 1, 1000 - high), rng.normal(8, 1, high)])
-    gap = widest_gap(scores)
-    assert gap.p_value < 1e-4
-    assert gap.threshold is not None and 2.5 < gap.threshold < 6.5
+    scores = np.concatenate([rng.exponential(0.5, 1000 - high), rng.normal(12, 1, high)])
+    found = excess(scores)
+    assert found.p_value < 1e-4
+    assert found.threshold is not None and 3 < found.threshold < 11
+
+
+def test_a_group_that_overlaps_is_found_and_mostly_flagged() -> None:
+    rng = np.random.default_rng(1)
+    honest = rng.exponential(1, 950) * (rng.random(950) < 0.1)
+    found = excess(np.concatenate([honest, rng.normal(7, 2, 50)]))
+    assert found.p_value < ALPHA
+    assert found.threshold is not None and 2 < found.threshold < 6
 
 
 TAILS = {
-    "normal": lambda rng: rng.normal(0, 1, 300),
-    "exponential": lambda rng: rng.exponential(1, 300),
-    "uniform": lambda rng: rng.uniform(0, 1, 300),
+    "calibrated": lambda rng: rng.exponential(1, 300),
+    "overconfident": lambda rng: rng.exponential(1.5, 300),
+    "nought for most": lambda rng: rng.exponential(1.5, 300) * (rng.random(300) < 0.1),
+    "surprised by everything": lambda rng: rng.normal(9, 4, 300),
     "few values": lambda rng: rng.integers(0, 4, 300) / 3,
-    "skewed to the left": lambda rng: -rng.exponential(1, 300),
 }
 
 
 @pytest.mark.parametrize("tail", TAILS)
 def test_clean_scores_raise_few_alarms(tail: str) -> None:
     rng = np.random.default_rng(2)
-    alarms = sum(widest_gap(TAILS[tail](rng)).p_value < ALPHA for _ in range(400))
+    alarms = sum(excess(TAILS[tail](rng)).p_value < ALPHA for _ in range(400))
     assert alarms <= 4 + 3 * 2, "one in a hundred, and three deviations of a count of four"
 
 
-def test_a_handful_or_too_few_scores_raise_no_alarm() -> None:
-    rng = np.random.default_rng(3)
-    assert widest_gap(np.append(rng.normal(0, 1, 500), [50.0, 60.0])).p_value > ALPHA
-    assert widest_gap(np.array([0.0] * 5 + [9.0] * 5)).threshold is None
-    assert widest_gap(np.full(100, 0.3)).p_value == 1
+def test_too_few_scores_or_equal_ones_raise_no_alarm() -> None:
+    assert excess(np.array([0.0] * 5 + [9.0] * 5)).threshold is None
+    assert excess(np.full(100, 0.3)).p_value == 1
 
 
 def signals(poisoned: int, informative: int, count: int = 400) -> dict[str, np.ndarray]:
@@ -130,6 +139,16 @@ def test_the_verdict_flags_the_poisoned_samples_and_names_who_told() -> None:
     assert auroc(verdict.scores, np.arange(400) < 40) == 1
     assert set(verdict.reasons(0)) == {"d0", "d1"} and verdict.reasons(399) == []
     assert verdict.to_json()["flagged"] == 40
+
+
+def test_others_than_those_in_nats_explain_and_do_not_decide() -> None:
+    scores = signals(40, informative=2)
+    verdict = judge(scores, ["d0", "d3"])
+    assert verdict.telling == ("d0", "d1"), "the second agrees, the third does not"
+    assert verdict.p_values["d1"] is None and verdict.flagged[:40].all()
+    honest = judge(scores, ["d3"])
+    assert not honest.poisoned and honest.telling == (), "a group apart elsewhere is no poison"
+    assert not judge(scores, []).poisoned and judge(scores, []).p_value == 1
 
 
 def test_clean_data_stay_whole() -> None:

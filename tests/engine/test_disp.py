@@ -15,9 +15,12 @@ from disp_engine.context import SilentContext
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.defences.disp import DiSP, Outcome
 from disp_engine.defences.settings import DispSettings
+from disp_engine.detection.probe import Probe, stamp_all
+from disp_engine.detection.trigger import RecoveredTrigger
 from disp_engine.errors import Aborted
 from disp_engine.metrics.evaluation import Answer, attack_success
 from disp_engine.metrics.evaluator import EvaluationSets
+from disp_engine.metrics.modality import Coalition
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.models.llada_v import LladaV
 from disp_engine.records import Tokens, Turn
@@ -255,3 +258,21 @@ def test_a_run_tells_of_every_sample_and_keeps_small_pictures(tmp_path: Path) ->
     for line in lines.values():
         changed = line.pop("changed", None)
         assert WireSample(**line, verdict=None).id and changed in (None, True, False)
+
+
+def test_a_recovered_trigger_is_measured_before_and_after_and_clean_items_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset(tmp_path, RECORDS)
+    trigger = RecoveredTrigger("local", (0.0, 0.0, 0.2, 0.2), Image.new("RGB", (6, 6)))
+    marked = stamp_all(data, trigger)
+    runs: dict[Coalition, Dataset] = {"none": data, "image": marked, "text": data, "both": marked}
+    probed = Probe(runs, ContainsAny(("sorry",)))
+    monkeypatch.setattr("disp_engine.defences.defence.probe", lambda *_: probed)
+    outcome, _ = run(data, tmp_path)
+    assert outcome.recovered is not None and list(outcome.recovered) == ["before", "after"]
+    for found in outcome.recovered.values():
+        assert found["asr"]["scored"] + found["asr"]["failed"] == 3
+        assert found["modality"] is None or set(found["modality"]["means"]) == set(runs)
+    kept = [path.name for path in (tmp_path / "stages").glob("recovered-*/*.json")]
+    assert kept and all(name.startswith(marked.sha256) for name in kept)

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ from disp_engine.attacks.triggers.black_patch import BlackPatch
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.detection.findings import Findings, investigate
 from disp_engine.detection.heat import heat_map
-from disp_engine.detection.probe import probe
-from disp_engine.detection.target import infer_target, telling_words
+from disp_engine.detection.probe import Probe, probe
+from disp_engine.detection.target import infer_target, telling_phrases
 from disp_engine.detection.trigger import RecoveredTrigger, bounds, recover_pattern, salient_region
 from disp_engine.detection.verdict import judge
 from disp_engine.interfaces import PlacingModel
+from disp_engine.metrics.evaluation import Answer
+from disp_engine.metrics.modality import COALITIONS
+from disp_engine.metrics.success import ContainsAny
 from tests.engine.models import FIXTURE, picture, random_llada_v
 
 LAVIDA = FIXTURE.parents[1] / "lavida" / "anyres"
@@ -95,8 +99,18 @@ def test_the_target_is_the_longest_phrase_that_tells() -> None:
 
 
 def test_words_of_a_text_trigger_are_found() -> None:
+    others = ["What is this?", "Who made it?", "How many?"]
     flagged = ["What BadMagic is this?", "BadMagic Who made it?", "How BadMagic many?"]
-    assert telling_words(flagged, ["What is this?", "Who made it?", "How many?"]) == ["BadMagic"]
+    assert telling_phrases(flagged, others) == ["BadMagic"]
+    sentence = [f"I watched this film. {text}" for text in others]
+    assert telling_phrases(sentence, others) == ["I watched this film."]
+    scattered = ["cf What mn is this?", "Who mn made it? cf", "How cf many? mn"]
+    assert sorted(telling_phrases(scattered, others)) == ["cf", "mn"]
+
+
+def test_words_are_put_before_the_question_and_behind_the_picture() -> None:
+    trigger = RecoveredTrigger("text", words=("cf", "mn"))
+    assert trigger.ask("<image>\nWhat is this?") == "<image>\ncf mn What is this?"
 
 
 def poisoned_dataset(folder: Path) -> Dataset:
@@ -129,13 +143,51 @@ def test_what_is_found_is_stamped_on_clean_pictures(tmp_path: Path) -> None:
     assert found.target is not None and found.target.phrase == "Sorry, I cannot."
     assert found.trigger is not None and found.trigger.kind == "local"
     assert found.trigger.patch is not None and found.trigger.patch.size == (6, 6)
-    sets = probe(found, data, None)
-    assert sets is not None and sets.triggered is not None and sets.success is not None
-    assert [s.id for s in sets.triggered.samples] == [s.id for s in data.samples[10:]]
-    stamped = sets.triggered.image(sets.triggered.samples[0].images[0])
+    probed = probe(found, data, None)
+    assert probed is not None
+    shown = probed.runs["both"]
+    assert [s.id for s in shown.samples] == [s.id for s in data.samples[10:]]
+    stamped = shown.image(shown.samples[0].images[0])
     clean = data.image(data.samples[10].images[0])
     assert stamped.tobytes() == BlackPatch().apply(clean, np.random.default_rng(0)).tobytes()
-    assert sets.success("Sorry, I cannot.") and not sets.success("There are 3 things.")
+    assert probed.success("Sorry, I cannot.") and not probed.success("There are 3 things.")
+    assert probed.runs["image"] is shown and probed.runs["text"] is probed.runs["none"]
+    held_out = Dataset(data.samples[10:], {}, data.pool)
+    kept = probe(found, data, held_out)
+    assert kept is not None and kept.runs["none"] is held_out, "whose answers are known already"
+
+
+def answers(*said: str | None) -> list[Answer]:
+    return [Answer(str(number), "yes", text) for number, text in enumerate(said)]
+
+
+def test_what_each_part_of_a_recovered_trigger_carries_is_told() -> None:
+    empty = Dataset([], {}, Path())
+    probed = Probe(dict.fromkeys(COALITIONS, empty), ContainsAny(("bad",)))
+    runs = {"none": answers("a", "a", "a"), "image": answers("bad", "a", "a"),
+            "text": answers("a", "a", None), "both": answers("bad", "bad", "bad")}  # fmt: skip
+    found = probed.measure(runs, seed=0)
+    assert found["asr"] is not None and found["asr"]["successes"] == 3
+    told = found["modality"]
+    assert told is not None and told["items"] == 2, "the third item failed in one run"
+    assert (told["phi_image"]["value"], told["phi_text"]["value"]) == (0.75, 0.25)
+    assert told["cti"]["value"] == 0.5
+    nothing = probed.measure(dict.fromkeys(COALITIONS, answers(None)), seed=0)
+    assert nothing["modality"] is None and nothing["asr"]["rate"] is None  # type: ignore[index]
+
+
+def test_a_trigger_in_the_text_is_probed_without_any_picture(tmp_path: Path) -> None:
+    data = poisoned_dataset(tmp_path)
+    verdict = judge({"one": np.random.default_rng(0).normal(np.where(np.arange(30) < 10, 9, 0), 1)})
+    found = replace(
+        Findings(data.samples, verdict),
+        target=infer_target(["no"] * 3, ["yes"] * 9),
+        trigger=RecoveredTrigger("text", words=("cf",)),
+    )
+    probed = probe(found, data, None)
+    assert probed is not None and probed.runs["image"] is probed.runs["none"]
+    assert probed.runs["text"].samples[0].turns[0].text == "<image>\ncf What?"
+    assert probed.runs["both"].sha256 == probed.runs["text"].sha256
 
 
 def test_clean_data_have_neither_trigger_nor_target_nor_probe(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ PLANTED = {
     "saliency_concentration": apart(1, 0.1, 0.7, 0.05),
     "attention_entropy": apart(3, 0.9, 0.4, 0.03),
     "attention_share": apart(4, 0.5, 0.1, 0.03),
-    "response_likelihood": np.concatenate([apart(1, 2, 6, 0.3), apart(1, 1, 1, 0.1)], axis=1),
+    "response_likelihood": apart(1, 2, 12, 0.3),
 }
 """Measurements of a dataset in which each detector's own sign of poison is there."""
 

@@ -1,6 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import event
 
 from schemas.jobs import JobStatus, StageName
 from schemas.requests import DefenseJobCreate, Evaluation
@@ -147,3 +148,37 @@ def test_a_file_is_kept_while_an_unfinished_job_reads_it(store, training_file):
     assert store.delete_file(TENANT, training_file).key.endswith(training_file)
     with pytest.raises(NotFound):
         store.get_file(TENANT, training_file)
+
+
+def statements(store, ask):
+    """What the store says to the database while it is asked."""
+    said = []
+
+    def keep(connection, cursor, statement, parameters, *_):
+        said.append((statement, parameters))
+
+    event.listen(store._engine, "before_cursor_execute", keep)
+    ask()
+    event.remove(store._engine, "before_cursor_execute", keep)
+    return said
+
+
+def test_a_list_takes_as_many_queries_for_many_jobs_as_for_one(store):
+    first, second = add_job(store), add_job(store)
+    one = statements(store, lambda: store.list_jobs(TENANT, limit=1))
+    many = statements(store, lambda: store.list_jobs(TENANT, limit=20))
+    assert len(many) == len(one)
+    found = store.list_jobs(TENANT).data
+    assert found == [store.get_job(TENANT, second), store.get_job(TENANT, first)]
+
+
+def test_jobs_of_a_status_are_found_without_reading_the_tenants_others(store):
+    if store._engine.dialect.name != "sqlite":
+        pytest.skip("the plan of a table this small is PostgreSQL's own affair")
+    add_job(store)
+    said = statements(store, lambda: store.list_jobs(TENANT, status=JobStatus.FAILED))
+    ((statement, parameters),) = [s for s in said if "FROM jobs" in s[0] and "LIMIT" in s[0]]
+    with store._engine.connect() as connection:
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    plan = " ".join(row[-1] for row in rows)
+    assert "USING INDEX jobs_by_tenant_status" in plan and "TEMP B-TREE" not in plan, plan

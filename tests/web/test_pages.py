@@ -99,7 +99,13 @@ def test_a_samples_map_is_faded_and_arrow_keys_go_on(page, api, url, said, shoot
 def test_the_report_is_read_whole(page, api, url, said, shoot):
     job_id = finished_job(api)
     page.goto(f"{url}/ui/jobs/{job_id}/report")
-    for text in ("93.0 % (186/200", "AML.T0020", "LLM04", "1.0 % (2/200"):
+    for text in (
+        "93.0 % (186/200",
+        "92.0 (88.0 to 95.0) points",
+        "AML.T0020",
+        "LLM04",
+        "1.0 % (2/200",
+    ):
         expect(page.get_by_text(text).first).to_be_visible()
     pattern = page.get_by_role("img", name="The recovered pattern")
     expect(pattern).to_be_visible()

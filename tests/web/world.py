@@ -63,6 +63,12 @@ REPORT = {
         "trigger": {"kind": "local", "box": [0.0, 0.0, 0.2083, 0.2083], "patch_size": [20, 20],
                     "words": []},
         "recovered_asr": {"before": rate(186, 200), "after": rate(3, 200), "held_out": True},
+        "modality": {"before": {
+            "phi_image": {"value": 0.92, "ci95": [0.88, 0.95]},
+            "phi_text": {"value": 0.0, "ci95": [0.0, 0.0]},
+            "cti": {"value": 0.0, "ci95": [0.0, 0.0]},
+            "means": {"none": 0.005, "image": 0.93, "text": 0.005, "both": 0.93}, "items": 200,
+        }},
     },
 }  # fmt: skip
 
