@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from disp_engine.defences.defence import Defence
     from disp_engine.detection.interfaces import Detector
     from disp_engine.guards.guard import Guard
-    from disp_engine.interfaces import AutoregressiveModel, DiffusionModel
+    from disp_engine.interfaces import AutoregressiveModel, DiffusionModel, VisualModel
 
 BUILTIN = Path(__file__).parent / "builtin"
 
@@ -78,8 +78,11 @@ DEFENCES: Mapping[str, str] = {
     "data_filtering": "disp_engine.defences.data_filtering:DataFiltering",
     "bye": "disp_engine.defences.bye:Bye",
     "clean_subset": "disp_engine.defences.clean_subset:CleanSubset",
+    "purmm": "disp_engine.defences.purmm:PurMMJob",
+    "cleansight": "disp_engine.defences.cleansight:CleanSightJob",
+    "self_purification": "disp_engine.defences.self_purification:SelfPurification",
 }
-"""Defences by the `type` of a request's method."""
+"""Defences by the `type` of a request's method; the last three are of autoregressive models."""
 
 DETECTORS: Mapping[str, str] = {
     "response_disagreement": "disp_engine.detection.response_disagreement:ResponseDisagreement",
@@ -101,6 +104,10 @@ GUARDS: Mapping[str, str] = {
     "flip": "disp_engine.guards.flip:FlipSettings",
     "shrink_pad": "disp_engine.guards.shrink_pad:ShrinkPadSettings",
     "strip": "disp_engine.guards.strip:StripSettings",
+    "bdmae": "disp_engine.guards.bdmae:BdmaeSettings",
+    "diff_pure": "disp_engine.guards.diff_pure:DiffPureSettings",
+    "zip": "disp_engine.guards.zip:ZipSettings",
+    "samp_detox": "disp_engine.guards.samp_detox:SampDetoxSettings",
 }
 """Guards of answers; their settings build them."""
 
@@ -118,7 +125,20 @@ def load_model(
     dtype: "torch.dtype | None" = None,
     options: Mapping[str, Any] | None = None,
 ) -> "DiffusionModel":
-    """Load a checkpoint folder through the adapter of its family.
+    """Load a checkpoint folder of a diffusion family; see `load_visual`."""
+    model: Any = load_visual(folder, device=device, dtype=dtype, options=options)
+    found: DiffusionModel = model
+    return found
+
+
+def load_visual(
+    folder: Path,
+    *,
+    device: "torch.device | str" = "cpu",
+    dtype: "torch.dtype | None" = None,
+    options: Mapping[str, Any] | None = None,
+) -> "VisualModel":
+    """Load a checkpoint folder through the adapter of its family, of whatever kind that is.
 
     `options` are the family's own settings, for families that have some.
     """
@@ -128,7 +148,7 @@ def load_model(
         if not hasattr(adapter, "settings_type"):
             raise InvalidRequestError("model_options: this model family has none.")
         settings = {"settings": adapter.settings_type.of(options)}
-    model: DiffusionModel = adapter.from_folder(folder, device=device, dtype=dtype, **settings)
+    model: VisualModel = adapter.from_folder(folder, device=device, dtype=dtype, **settings)
     return model
 
 
@@ -214,15 +234,16 @@ def defence(name: str) -> "type[Defence[Any]]":
     return found
 
 
-def builtin_models(kind: str = "diffusion") -> list[dict[str, Any]]:
-    """The checkpoints of a kind that ship with the package, as their cards tell of them.
+def builtin_models(kind: str | None = None) -> list[dict[str, Any]]:
+    """The checkpoints that ship with the package, as their cards tell of them.
 
-    Jobs purify data with models of the kind `diffusion`; guards are for `autoregressive` ones.
+    `kind` None means all; a card that names none is of the kind `diffusion`, guards are for
+    `autoregressive` ones.
     """
     found = []
     for path in sorted(BUILTIN.glob("*/card.yaml")):
         card = yaml.safe_load(path.read_text())
-        if card.get("kind", "diffusion") != kind:
+        if kind not in (None, card.get("kind", "diffusion")):
             continue
         kept = ("id", "family", "description", "defaults")
         revision = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from disp_engine.defences.defence import Outcome
 from disp_engine.defences.rewriting import Rewritten
 from disp_engine.defences.settings import DefenceSettings
 from disp_engine.ingest import Ingested, ingest
-from disp_engine.interfaces import DiffusionModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import matcher
 from disp_engine.models.export import pack_checkpoint
@@ -53,7 +54,7 @@ def run(
         success = matcher(**spec.success) if spec.success else None
         training, sets = data.training, EvaluationSets(data.triggered, data.clean, success)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = registry.load_model(spec.model_dir, device=device, options=spec.model_options)
+        model = registry.load_visual(spec.model_dir, device=device, options=spec.model_options)
         stages = spec.work_dir / "stages"
         given = (model, training, sets, settings, spec.seed, stages, log)
         defence = kind(*given, sharing=sharing or Alone(), ranks=_ranks(spec, stages))
@@ -75,7 +76,7 @@ def _ranks(spec: RunSpec, stages: Path) -> Ranks | None:
 
 def _write(
     spec: RunSpec,
-    model: DiffusionModel,
+    model: VisualModel,
     training: Dataset,
     sets: EvaluationSets,
     settings: DefenceSettings,
@@ -83,6 +84,8 @@ def _write(
     log: StageLog,
 ) -> None:
     _write_data(training, outcome, spec.out_dir)
+    if outcome.guard and outcome.guard.calibration:
+        shutil.copy(outcome.guard.calibration, spec.out_dir)
     projector = spec.out_dir / "mm_projector.safetensors"
     model.save_projector(projector)
     if "merged_checkpoint" in spec.artifacts:

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from disp_engine.detection.interfaces import AT_ONCE, Evidence, Need
-from disp_engine.interfaces import DiffusionModel
-from disp_engine.records import Embedded
+from disp_engine.interfaces import AutoregressiveModel, DiffusionModel
+from disp_engine.records import Embedded, Sample
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,10 @@ class ResponseLikelihood:
 
     @torch.no_grad()
     def measure(self, evidence: Evidence) -> Float[np.ndarray, "B 2"]:
-        """The surprise under both, in the first denoising step (every token still masked)."""
-        given = evidence.original_ids()
-        tuned = surprises(evidence.model, evidence.prompts, given, evidence)
+        """The surprise under both projectors."""
+        tuned = surprises(evidence)
         with evidence.untuned():
-            base = surprises(evidence.model, evidence.embed(), given, evidence)
+            base = surprises(evidence)
         return np.stack([base, tuned], axis=1)
 
     def score(self, measured: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " S"]:
@@ -41,13 +40,29 @@ class ResponseLikelihood:
         return taken_off
 
 
-def surprises(
+def surprises(evidence: Evidence) -> Float[np.ndarray, " B"]:
+    """-log p of each response's tokens under the model as it now is, mean over tokens."""
+    model = evidence.model
+    if isinstance(model, AutoregressiveModel):
+        return np.array([_causal_surprise(model, evidence, s) for s in evidence.samples])
+    assert isinstance(model, DiffusionModel)
+    return _masked_surprises(model, evidence.embed(), evidence.original_ids(), evidence)
+
+
+def _causal_surprise(model: AutoregressiveModel, evidence: Evidence, sample: Sample) -> float:
+    """Over the first response, the end of its turn included, each token after those before it."""
+    turns = sample.turns[:2]
+    example = model.embed(model.tokenise_example(turns), evidence.cache.of(sample, turns))
+    return float(model.next_token_loss([example]))
+
+
+def _masked_surprises(
     model: DiffusionModel,
     prompts: Sequence[Embedded],
     given: Sequence[Int[Tensor, " _"]],
     evidence: Evidence,
 ) -> Float[np.ndarray, " B"]:
-    """-log p of each response's tokens, mean over those in the first block."""
+    """Over the tokens in the first block, in the first denoising step (all still masked)."""
     how, found = (evidence.generation.length, evidence.rows, evidence.seed), []
     for at in range(0, len(prompts), AT_ONCE):
         part = slice(at, at + AT_ONCE)

@@ -59,14 +59,18 @@ class PurMMSettings:
     clustering: str = "kmeans"
     reference: str = "deep_half"
 
-    def build(self, model: AutoregressiveModel) -> "PurMM":
-        """The guard of a model."""
+    def check(self) -> None:
+        """Refuse names of nothing."""
         if self.rows not in ROWS:
             raise InvalidRequestError(f"guard: rows is {', '.join(ROWS)}.")
         if self.clustering not in CLUSTERINGS:
             raise InvalidRequestError(f"guard: clustering is {', '.join(CLUSTERINGS)}.")
         if self.reference not in REFERENCES:
             raise InvalidRequestError(f"guard: reference is {', '.join(REFERENCES)}.")
+
+    def build(self, model: AutoregressiveModel) -> "PurMM":
+        """The guard of a model."""
+        self.check()
         return PurMM(model, self)
 
 

@@ -32,7 +32,7 @@ class Backbone:
         cls, kind: Any, config: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype
     ) -> "Backbone":
         """Give transformers' model the tensors; every one must be used and none be missing."""
-        with _quietly():
+        with quietly():
             model, told = kind.from_pretrained(
                 None,
                 config=config,
@@ -140,7 +140,7 @@ def _positions(
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without transformers' progress bar and without its remarks on special ids."""
     library: Any = logging
     shown, level = library.is_progress_bar_enabled(), library.get_verbosity()
