@@ -35,6 +35,8 @@ MODELS: Mapping[str, str] = {
 }
 """Model families by the `architectures` entry of config.json."""
 
+MODEL_KINDS = ("diffusion", "autoregressive")
+
 FAMILY_GROUP = "disp.model_families"
 """Entry points by which other packages add families, named by the `architectures` entry too."""
 
@@ -235,15 +237,15 @@ def defence(name: str) -> "type[Defence[Any]]":
 
 
 def builtin_models(kind: str | None = None) -> list[dict[str, Any]]:
-    """The checkpoints that ship with the package, as their cards tell of them.
+    """The language models that ship with the package, as their cards tell of them.
 
-    `kind` None means all; a card that names none is of the kind `diffusion`, guards are for
-    `autoregressive` ones.
+    `kind` is one of MODEL_KINDS, None means all; a card that names none is of the first.
     """
+    wanted = MODEL_KINDS if kind is None else (kind,)
     found = []
     for path in sorted(BUILTIN.glob("*/card.yaml")):
         card = yaml.safe_load(path.read_text())
-        if kind not in (None, card.get("kind", "diffusion")):
+        if card.get("kind", MODEL_KINDS[0]) not in wanted:
             continue
         kept = ("id", "family", "description", "defaults")
         revision = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -40,6 +40,17 @@ PATCH = AttackSettings("black_patch_centre", "targeted_refusal", 0.1)
 """PurMM's attack: a black square in the centre of a tenth of the pictures, and a refusal."""
 BADNET = AttackSettings("black_patch", "targeted_refusal", 0.5)
 """CleanSight's companion code poisons half of its samples."""
+PURMM_BASELINES = (
+    "undefended", "random_tokens", "sparse_vlm", "diff_pure", "zip", "samp_detox",
+)  # fmt: skip
+CLEANSIGHT_BASELINES = ("undefended", "blur", "flip", "shrink_pad", "strip", "bdmae", "zip")
+PAINTERS: Mapping[str, tuple[str, str]] = {
+    "diff_pure": ("ddpm", "disp-tiny-ddpm"),
+    "zip": ("ddpm", "disp-tiny-ddpm"),
+    "samp_detox": ("ddpm", "disp-tiny-ddpm"),
+    "bdmae": ("mae", "disp-tiny-mae"),
+}
+"""Guards that need a network of pictures: their option, and the folder beside the model."""
 CALIBRATION_QUESTIONS = 200
 LENGTH = 32
 
@@ -64,8 +75,8 @@ class GuardCell:
 
 
 def purmm1() -> Iterable[GuardCell]:
-    """Table 1: PurMM and the token-level baselines."""
-    for guard in ("undefended", "random_tokens", "sparse_vlm", "purmm"):
+    """Table 1: PurMM and its baselines."""
+    for guard in (*PURMM_BASELINES, "purmm"):
         yield GuardCell("purmm1", PATCH, guard)
 
 
@@ -77,7 +88,7 @@ def purmm2() -> Iterable[GuardCell]:
 
 def purmm3() -> Iterable[GuardCell]:
     """Table 3: recovery, with and without the filter."""
-    for guard in ("undefended", "random_tokens", "sparse_vlm"):
+    for guard in PURMM_BASELINES:
         yield GuardCell("purmm3", PATCH, guard)
     yield GuardCell("purmm3", PATCH, "purmm", {"reference": "none"})
     yield GuardCell("purmm3", PATCH, "purmm")
@@ -116,7 +127,7 @@ def cleansight1() -> Iterable[GuardCell]:
 def cleansight2() -> Iterable[GuardCell]:
     """CleanSight against guards of pictures."""
     for trigger in ("black_patch", "blended", "wanet"):
-        for guard in ("undefended", "blur", "flip", "shrink_pad", "strip", "cleansight"):
+        for guard in (*CLEANSIGHT_BASELINES, "cleansight"):
             yield GuardCell("cleansight2", replace(BADNET, trigger=trigger), guard)
 
 
@@ -131,6 +142,11 @@ GUARD_TABLES: Mapping[str, Callable[[], Iterable[GuardCell]]] = {
     "cleansight1": cleansight1,
     "cleansight2": cleansight2,
 }
+
+
+def painter_of(guard: str, model_dir: Path) -> Path | None:
+    """The network that a guard needs: it lies beside the model, as the recipe leaves it."""
+    return model_dir.parent / PAINTERS[guard][1] if guard in PAINTERS else None
 
 
 def _pair(table: str, attack: AttackSettings, guard: str) -> Iterable[GuardCell]:
@@ -222,6 +238,9 @@ class GuardBench:
             path = self.root / "calibration.json"
             calibrate(self._model, questions, CalibrationSettings()).save(path)
             options["calibration"] = str(path)
+        painter = painter_of(cell.defence, self.model_dir)
+        if painter is not None:
+            options[PAINTERS[cell.defence][0]] = str(painter)
         if cell.defence == "strip":
             options["clean"] = str(write_archive(self.root / "clean.zip", clean))
         return registry.guard(cell.defence, self._model, options)
