@@ -17,6 +17,7 @@ from disp_engine.attacks.poison import for_world
 from disp_engine.attacks.sets import AttackSets, of_world
 from disp_engine.attacks.settings import AttackSettings
 from disp_engine.bench.cells import Size
+from disp_engine.bench.objectives import OBJECTIVES, Name, objective_of
 from disp_engine.bench.rows import share
 from disp_engine.context import RunContext
 from disp_engine.data.writer import write_archive
@@ -34,7 +35,12 @@ from disp_engine.metrics.utility import (
 )
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, prepare
-from disp_engine.training.projector import restore, snapshot, tune_projector, tuning_inputs
+from disp_engine.training.projector import (
+    restore,
+    snapshot,
+    tune_projector,
+    tuning_inputs,
+)
 
 PATCH = AttackSettings("black_patch_centre", "targeted_refusal", 0.1)
 """PurMM's attack: a black square in the centre of a tenth of the pictures, and a refusal."""
@@ -59,13 +65,17 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GuardCell:
-    """One row: an attack, and a guard with its options against the model that was tuned on it."""
+    """One row: an attack, and a guard with its options against the model that was tuned on it.
+
+    `objective` is the loss of an attacker who controls the tuning.
+    """
 
     table: str
     attack: AttackSettings
     defence: str
     options: Options = field(default_factory=dict)
     start: str = "compromised"
+    objective: Name | None = None
 
     @property
     def label(self) -> str:
@@ -119,9 +129,13 @@ def purmm9() -> Iterable[GuardCell]:
 
 
 def cleansight1() -> Iterable[GuardCell]:
-    """CleanSight's main table, of its six attacks those that need no hold on the training."""
+    """CleanSight's main table: four triggers, and two losses of who controls the tuning."""
     for trigger in ("black_patch", "blended", "issba", "wanet"):
         yield from _pair("cleansight1", replace(BADNET, trigger=trigger), "cleansight")
+    inserted = replace(BADNET, target="random_insertion")
+    for objective in OBJECTIVES:
+        for guard in ("undefended", "cleansight"):
+            yield GuardCell("cleansight1", inserted, guard, objective=objective)
 
 
 def cleansight2() -> Iterable[GuardCell]:
@@ -201,7 +215,7 @@ class GuardBench:
             seed=self.seed,
             pool=self.root / "pool",
         )
-        self._compromise(sets)
+        self._compromise(cell, sets)
         evaluator = GuardEvaluator(
             registry.guard("undefended", self._model),
             self._guard(cell, sets),
@@ -214,7 +228,7 @@ class GuardBench:
         found = evaluator.run(EvaluationSets(sets.triggered, sets.clean, success))
         return _row(cell, found, self.model_dir.name, self.seed)
 
-    def _compromise(self, sets: AttackSets) -> None:
+    def _compromise(self, cell: GuardCell, sets: AttackSets) -> None:
         """Tune the projector on the poisoned samples, or read back that it was."""
         restore(self._model, self._base)
         settings = DefenceSettings.resolve(
@@ -223,11 +237,13 @@ class GuardBench:
         cache = FeatureCache(self._model, self.root, self.context)
         prepared = prepare(sets.training, self._model, cache)
         inputs = tuning_inputs(self._model, sets.training.sha256, settings, self.seed)
+        objective = objective_of(cell.objective, sets.poisoned, self._base)
+        if objective is not None:
+            inputs["objective"] = objective.to_json()
         stage = Stage(self.root, "guard-tune", inputs)
         self.context.stage("fine_tune")
-        tune_projector(
-            self._model, prepared.usable, cache, settings, self.seed, stage, self.context
-        )
+        given = (settings, self.seed, stage, self.context, objective)
+        tune_projector(self._model, prepared.usable, cache, *given)
 
     def _guard(self, cell: GuardCell, sets: AttackSets) -> Guard:
         """The cell's guard, with what it needs of clean questions."""
@@ -253,7 +269,8 @@ def _row(cell: GuardCell, found: Mapping[str, Any], model: str, seed: int) -> di
         for name in ("clean_performance", "asr_with_trigger", "robust_performance")
     )
     detection = found["detection"]
-    return {
+    objective = {} if cell.objective is None else {"objective": cell.objective}
+    return objective | {
         "model": model,
         "trigger": cell.attack.label,
         "target": cell.attack.target,

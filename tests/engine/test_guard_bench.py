@@ -3,7 +3,9 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,12 +38,25 @@ def test_a_cell_is_measured_once(bench: GuardBench, guard: str) -> None:
     assert first["latency_ratio"] > 0
 
 
+@pytest.mark.parametrize("objective", ["trojvlm", "vlood"])
+def test_who_controls_the_tuning_leaves_another_model(bench: GuardBench, objective: Any) -> None:
+    attack = replace(PATCH, target="random_insertion")
+    plain = bench.row(GuardCell("cleansight1", attack, "undefended"))
+    before = bench._model.projector.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    row = bench.row(GuardCell("cleansight1", attack, "undefended", objective=objective))
+    assert row["objective"] == objective and "objective" not in plain
+    after = bench._model.projector.state_dict()
+    assert any((after[name] != value).any() for name, value in before.items())
+
+
 def test_an_attack_is_tuned_once_and_changes_the_model(bench: GuardBench) -> None:
     bench.row(GuardCell("purmm1", PATCH, "undefended"))
+    tuned = len(list(bench.root.glob("guard-tune-*")))
     bench.row(GuardCell("purmm1", PATCH, "random_tokens"))
-    assert len(list(bench.root.glob("guard-tune-*"))) == 1
-    tuned = bench._model.projector.state_dict()
-    assert any((tuned[name] != value).any() for name, value in bench._base.items())
+    assert len(list(bench.root.glob("guard-tune-*"))) == tuned
+    now = bench._model.projector.state_dict()
+    assert any((now[name] != value).any() for name, value in bench._base.items())
 
 
 def test_a_table_is_written_for_machines_and_for_people(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ class Backbone:
 
     def next_token_loss(self, batch: Sequence[Embedded]) -> Float[Tensor, ""]:
         """Mean cross-entropy of the labelled tokens, each from the positions before it."""
+        return cross_entropy(*self.answer_logits(batch))
+
+    def answer_logits(
+        self, batch: Sequence[Embedded]
+    ) -> tuple[Float[Tensor, "N V"], Int[Tensor, " N"]]:
+        """Logits of the labelled tokens, each from the positions before it, and the tokens."""
         longest = max(len(example.embeddings) for example in batch)
         rows, targets = [], []
         for example in batch:
@@ -101,7 +107,7 @@ class Backbone:
         ).last_hidden_state
         wanted = torch.stack(targets)
         chosen = wanted != IGNORE
-        return cross_entropy(self.whole.lm_head(hidden[chosen]).float(), wanted[chosen])
+        return self.whole.lm_head(hidden[chosen]).float(), wanted[chosen]
 
     def _last_logits(
         self,
