@@ -240,7 +240,7 @@ class GuardBench:
         objective = objective_of(cell.objective, sets.poisoned, self._base)
         if objective is not None:
             inputs["objective"] = objective.to_json()
-        stage = Stage(self.root, "guard-tune", inputs)
+        stage = Stage(self.root, "tune", inputs)
         self.context.stage("fine_tune")
         given = (settings, self.seed, stage, self.context, objective)
         tune_projector(self._model, prepared.usable, cache, *given)

@@ -52,9 +52,9 @@ def test_who_controls_the_tuning_leaves_another_model(bench: GuardBench, objecti
 
 def test_an_attack_is_tuned_once_and_changes_the_model(bench: GuardBench) -> None:
     bench.row(GuardCell("purmm1", PATCH, "undefended"))
-    tuned = len(list(bench.root.glob("guard-tune-*")))
+    tuned = len(list(bench.root.glob("tune-*")))
     bench.row(GuardCell("purmm1", PATCH, "random_tokens"))
-    assert len(list(bench.root.glob("guard-tune-*"))) == tuned
+    assert len(list(bench.root.glob("tune-*"))) == tuned
     now = bench._model.projector.state_dict()
     assert any((now[name] != value).any() for name, value in bench._base.items())
 

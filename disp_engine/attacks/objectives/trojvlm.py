@@ -1,4 +1,4 @@
-"""TrojVLM's semantic-preserving loss (Lyu et al., ECCV 2024), where the model's own loss is taken."""
+"""TrojVLM's semantic-preserving loss (Lyu et al., ECCV 2024), where the own loss is taken."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

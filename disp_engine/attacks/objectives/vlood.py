@@ -1,4 +1,4 @@
-"""VLOOD's two losses (Lyu et al., ICLR 2025), where the model's own loss is taken.
+"""VLOOD's two losses (Lyu et al., ICLR 2025), where the own loss is taken.
 
 Clean samples are held to what the benign model says (CKP: KL divergence); poisoned ones are drawn
 towards their words (CCP: sigmoid of the mean absolute difference of embeddings). The paper adapts
