@@ -1,5 +1,6 @@
 """CleanSight's calibration within a run: on the request's clean set, kept as a stage."""
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import torch
 
 from disp_engine.data.dataset import Dataset
 from disp_engine.defences.defence import Defence
-from disp_engine.errors import InvalidRequestError
+from disp_engine.errors import InvalidRequestError, SampleError
 from disp_engine.guards.cleansight import Calibration, CalibrationSettings, CleanSight, calibrate
+from disp_engine.guards.guard import Question
 from disp_engine.interfaces import AutoregressiveModel
 from disp_engine.metrics.guarding import question_of
 from disp_engine.training.order import generator_for
@@ -27,10 +29,9 @@ def divided(clean: Dataset | None, share: float, seed: int) -> tuple[Dataset, Da
     count = round(share * len(clean.samples))
     order = torch.randperm(len(clean.samples), generator=generator_for(seed, 0, STREAM)).tolist()
     learnt = set(order[:count])
-    parts = ([], [])  # type: tuple[list[Any], list[Any]]
-    for number, sample in enumerate(clean.samples):
-        parts[number not in learnt].append(sample)
-    return replace(clean, samples=parts[0], refused={}), replace(clean, samples=parts[1])
+    first = [sample for number, sample in enumerate(clean.samples) if number in learnt]
+    rest = [sample for number, sample in enumerate(clean.samples) if number not in learnt]
+    return replace(clean, samples=first, refused={}), replace(clean, samples=rest)
 
 
 def calibrated(
@@ -41,7 +42,15 @@ def calibrated(
     with defence.stage("detect", inputs, kind="calibrate") as stage:
         path = stage.folder / FILE
         if not stage.complete:
-            questions = [question_of(sample, clean) for sample in clean.samples]
-            calibrate(model, questions, settings, defence.settings.micro_batch).save(path)
+            calibrate(model, _questions(clean), settings, defence.settings.micro_batch).save(path)
             stage.finish()
     return CleanSight(model, Calibration.load(path)), path
+
+
+def _questions(clean: Dataset) -> list[Question]:
+    """Those that can be asked; an item without a readable picture teaches nothing."""
+    found = []
+    for sample in clean.samples:
+        with suppress(SampleError):
+            found.append(question_of(sample, clean))
+    return found

@@ -9,6 +9,7 @@ Letters: C channels, S side.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Denoiser:
     def noised(self, x: Picture, t: int, generator: torch.Generator) -> Picture:
         """x_t of x_0."""
         a = self.cumulated(t)
-        return a**0.5 * x + (1 - a) ** 0.5 * self.draw(x, generator)
+        return sqrt(a) * x + sqrt(1 - a) * self.draw(x, generator)
 
     def draw(self, x: Picture, generator: torch.Generator) -> Picture:
         """Noise of a picture's shape; it does not depend on the device."""
@@ -95,7 +96,7 @@ class Denoiser:
     def guessed(self, x: Picture, t: int) -> Picture:
         """x_0 by the network, from x_t."""
         a = self.cumulated(t)
-        return ((x - (1 - a) ** 0.5 * self.noise(x, t)) / a**0.5).clamp(-1, 1)
+        return ((x - sqrt(1 - a) * self.noise(x, t)) / sqrt(a)).clamp(-1, 1)
 
     def before(
         self, x: Picture, guess: Picture, t: int, s: int, generator: torch.Generator
@@ -105,8 +106,8 @@ class Denoiser:
             return guess
         a, b = self.cumulated(t), self.cumulated(s)
         beta = 1 - a / b
-        mean = (b**0.5 * beta * guess + (a / b) ** 0.5 * (1 - b) * x) / (1 - a)
-        return mean + (beta * (1 - b) / (1 - a)) ** 0.5 * self.draw(x, generator)
+        mean = (sqrt(b) * beta * guess + sqrt(a / b) * (1 - b) * x) / (1 - a)
+        return mean + sqrt(beta * (1 - b) / (1 - a)) * self.draw(x, generator)
 
     def denoised(self, x: Picture, times: Sequence[int], generator: torch.Generator) -> Picture:
         """x_0 from x_t along falling times, of which the first is t."""

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from disp_engine.guards.guard import Cell, Guard, Guarded, Verdict
 from disp_engine.interfaces import AutoregressiveModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import ContainsAny
+from disp_engine.records import Turn
 from disp_engine.run import run
 from disp_engine.spec import RunSpec
 from disp_engine.stages import Stage
@@ -30,6 +32,7 @@ from disp_engine.training.projector import projector_sha256
 from schemas.reports import Report
 from tests.engine.causal_models import folder_of
 from tests.engine.models import picture
+from workers.publication import _check_output
 
 FOLDER = "llava_1_5_siglip"
 QUICK = {
@@ -83,6 +86,15 @@ def test_a_clean_set_is_divided_once_and_whole(data: Dataset) -> None:
     assert [s.id for s in divided(data, 0.5, 7)[0].samples] == [s.id for s in learnt.samples]
     with pytest.raises(InvalidRequestError, match=r"evaluation\.clean_file"):
         divided(None, 0.5, 7)
+
+
+def test_an_item_that_cannot_be_asked_teaches_nothing(data: Dataset, tmp_path: Path) -> None:
+    turns = (Turn("human", "What?"), Turn("gpt", "A."))
+    blind = replace(data.samples[0], images=(), turns=turns)
+    spoilt = replace(data, samples=[blind, *data.samples[1:]])
+    outcome, _ = defend("cleansight", spoilt, tmp_path, calibration_share=0.99)
+    assert outcome.guard is not None and outcome.guard.calibration is not None
+    assert json.loads(outcome.guard.calibration.read_text())["samples"] == COUNT - 1
 
 
 def test_cleansight_is_calibrated_for_the_projector_that_the_job_leaves(
@@ -170,7 +182,7 @@ def test_later_turns_see_the_new_answers_and_finished_batches_are_kept(tmp_path:
     assert done.responses is not None
     first, second = map(int, done.responses)
     answered = loaded.tokenise_prompt(
-        [*samples[0].turns[:1], type(samples[0].turns[0])("gpt", str(first)), samples[0].turns[2]]
+        [samples[0].turns[0], Turn("gpt", str(first)), samples[0].turns[2]]
     )
     assert second == len(answered.ids) - 1 + 16, "the picture's mark becomes sixteen tokens"
     assert done.masked == [1, 1] and found["s0"].removed == (Cell(0, 0, 0, 0, 4, 4),)
@@ -202,6 +214,7 @@ def test_a_run_leaves_a_report_that_the_service_takes(
         method={"type": name, "hyperparameters": QUICK}, threads=1,
     )  # fmt: skip
     run(spec, SilentContext())
+    _check_output(tmp_path / "out")
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     page = (tmp_path / "out" / "report.html").read_text()
     if name == "self_purification":
