@@ -265,6 +265,13 @@ def card_defaults(folder: Path) -> dict[str, Any]:
     return dict(card["defaults"])
 
 
+def guard_defaults(folder: Path, name: str) -> dict[str, Any]:
+    """What a checkpoint's card says of a guard's options; as with hyperparameters, by their names."""
+    kind = _named(GUARDS, "guard", name)
+    known = {field.name for field in fields(kind)}
+    return {key: value for key, value in card_defaults(folder).items() if key in known}
+
+
 def _build(
     table: Mapping[str, str], noun: str, name: str, options: Mapping[str, Any] | None
 ) -> Any:

@@ -96,7 +96,7 @@ class ByeHyperparameters(DefenceHyperparameters):
 
 
 class PurmmHyperparameters(DefenceHyperparameters):
-    """PurMM's rows, clustering and reference set; docs/guards.md tells what they mean."""
+    """PurMM's rows, clustering, reference set, contrast and rounds: see docs/guards.md."""
 
     rows: Literal["answer", "all_causal", "last"] | None = None
     clustering: Literal["kmeans", "gmm", "dbscan"] | None = None
@@ -107,19 +107,26 @@ class PurmmHyperparameters(DefenceHyperparameters):
         ]
         | None
     ) = None  # fmt: skip
+    contrast: Annotated[float, Field(gt=1, le=1e6)] | None = None
+    rounds: Annotated[int, Field(ge=1, le=64)] | None = None
 
 
-class CleansightHyperparameters(DefenceHyperparameters):
-    """CleanSight's layers and thresholds, and the share of the clean set that it learns from."""
+class CalibrationHyperparameters(DefenceHyperparameters):
+    """CleanSight's layers and thresholds."""
 
     first_layer: Annotated[int, Field(ge=0, le=1024)] | None = None
     last_layer: Annotated[int, Field(ge=0, le=1024)] | None = None
     percentile: Annotated[float, Field(ge=0, le=100)] | None = None
     tau: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class CleansightHyperparameters(CalibrationHyperparameters):
+    """The same, and the share of the clean set that is learnt from."""
+
     calibration_share: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
-class SelfPurificationHyperparameters(DefenceHyperparameters):
+class SelfPurificationHyperparameters(PurmmHyperparameters, CalibrationHyperparameters):
     """The guard under which responses are given anew, and whether all of them are replaced."""
 
     guard: Literal["purmm", "cleansight"] | None = None

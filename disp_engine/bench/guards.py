@@ -247,12 +247,16 @@ class GuardBench:
 
     def _guard(self, cell: GuardCell, sets: AttackSets) -> Guard:
         """The cell's guard, with what it needs of clean questions."""
-        options, clean = dict(cell.options), sets.untouched
+        options: dict[str, Any] = dict(cell.options)
+        if cell.defence == "purmm":
+            options = registry.guard_defaults(self.model_dir, "purmm") | options
+        clean = sets.untouched
         clean = replace(clean, samples=clean.samples[:CALIBRATION_QUESTIONS])
         if cell.defence == "cleansight":
             questions = [question_of(sample, clean) for sample in clean.samples]
             path = self.root / "calibration.json"
-            calibrate(self._model, questions, CalibrationSettings()).save(path)
+            settings = CalibrationSettings.of_card(registry.card_defaults(self.model_dir))
+            calibrate(self._model, questions, settings).save(path)
             options["calibration"] = str(path)
         painter = painter_of(cell.defence, self.model_dir)
         if painter is not None:

@@ -20,6 +20,8 @@ class PurMMJobSettings(GuardingSettings):
     rows: str = "answer"
     clustering: str = "kmeans"
     reference: str = "deep_half"
+    contrast: float | None = None
+    rounds: int = 1
 
     def check(self) -> None:
         """Refuse settings that cannot be run."""
@@ -29,7 +31,7 @@ class PurMMJobSettings(GuardingSettings):
     @property
     def of_guard(self) -> PurMMSettings:
         """The guard's own settings."""
-        return PurMMSettings(self.rows, self.clustering, self.reference)
+        return PurMMSettings(self.rows, self.clustering, self.reference, self.contrast, self.rounds)
 
 
 @dataclass

@@ -9,7 +9,7 @@ What defeats it: what defeats the guard; triggers in the text; answers that need
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -40,15 +40,35 @@ class SelfPurificationSettings(DefenceSettings):
     """Which `guard` hides the tokens, and which responses are replaced.
 
     `cleansight` is calibrated on the request's clean set. `replace_only_flagged` leaves what the
-    verdict does not flag as it came, which is everything in clean data.
+    verdict does not flag as it came, which is everything in clean data. The others are the guards'.
     """
 
     guard: str = "purmm"
     replace_only_flagged: bool = False
+    rows: str = "answer"
+    clustering: str = "kmeans"
+    reference: str = "deep_half"
+    contrast: float | None = None
+    rounds: int = 1
+    first_layer: int | None = None
+    last_layer: int | None = None
+    percentile: float = 99.0
+    tau: float | None = None
+
+    @property
+    def of_purmm(self) -> PurMMSettings:
+        """PurMM's own settings."""
+        return PurMMSettings(self.rows, self.clustering, self.reference, self.contrast, self.rounds)
+
+    @property
+    def of_cleansight(self) -> CalibrationSettings:
+        """The calibration's own settings."""
+        return CalibrationSettings(self.first_layer, self.last_layer, self.percentile, self.tau)
 
     def check(self) -> None:
         """Refuse settings that cannot be run."""
         super().check()
+        self.of_purmm.check()
         if self.guard not in ("purmm", "cleansight"):
             raise InvalidRequestError("hyperparameters: guard is purmm, cleansight.")
 
@@ -90,9 +110,9 @@ class SelfPurification(Defence[SelfPurificationSettings]):
 
     def _guard(self) -> Guard:
         if self.settings.guard == "purmm":
-            return PurMMSettings().build(self.causal)
+            return self.settings.of_purmm.build(self.causal)
         clean, _ = divided(self.sets.clean, 1.0, self.seed)
-        return calibrated(self, self.causal, clean, CalibrationSettings())[0]
+        return calibrated(self, self.causal, clean, self.settings.of_cleansight)[0]
 
     def _regenerated(
         self, cache: FeatureCache, prepared: Prepared, generation: Generation
@@ -101,7 +121,11 @@ class SelfPurification(Defence[SelfPurificationSettings]):
         clean = self.sets.clean.sha256 if self.sets.clean else None
         inputs = self.inputs(
             data=content_sha256(prepared.usable),
-            guard=self.settings.guard,
+            guard=asdict(
+                self.settings.of_purmm
+                if self.settings.guard == "purmm"
+                else self.settings.of_cleansight
+            ),
             clean=clean if self.settings.guard == "cleansight" else None,
             length=generation.length,
         )

@@ -81,7 +81,7 @@ def make_llava(out: Path) -> None:
     progress = Progress(out / f"{llava.NAME}.safetensors")
     llava.write(folder, tower, LlavaRecipe(), progress.save, progress.restore)
     facts = llava.facts(TowerRecipe(), LlavaRecipe())
-    save_card(folder, facts, registry.load_autoregressive(folder), DEFAULTS)
+    save_card(folder, facts, registry.load_autoregressive(folder), DEFAULTS | llava.GUARDS)
 
 
 def make_gemma(out: Path) -> None:
@@ -143,7 +143,7 @@ class Progress:
     def save(self, student: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Keep the state after `step` steps."""
         tensors = {}
-        for name, parameter in student.named_parameters():
+        for name, parameter in _trained_parameters(student):
             moments = optimizer.state[parameter]
             tensors[f"parameter.{name}"] = parameter.detach()
             tensors[f"exp_avg.{name}"] = moments["exp_avg"]
@@ -160,7 +160,7 @@ class Progress:
             step = int(file.metadata()["step"])
         tensors = load_file(self.path)
         with torch.no_grad():
-            for name, parameter in student.named_parameters():
+            for name, parameter in _trained_parameters(student):
                 parameter.copy_(tensors[f"parameter.{name}"])
                 optimizer.state[parameter] = {
                     "step": torch.tensor(float(step)),
@@ -168,6 +168,10 @@ class Progress:
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"],
                 }
         return step
+
+
+def _trained_parameters(student: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in student.named_parameters() if p.requires_grad]
 
 
 if __name__ == "__main__":

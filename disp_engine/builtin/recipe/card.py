@@ -34,7 +34,7 @@ def write_card(folder: Path, tower: TowerRecipe, plan: Plan) -> None:
 
 
 def save_card(
-    folder: Path, facts: Mapping[str, Any], model: VisualModel, defaults: Mapping[str, float]
+    folder: Path, facts: Mapping[str, Any], model: VisualModel, defaults: Mapping[str, Any]
 ) -> None:
     """Write a card: some facts, the hashes of the files, and what the model was measured to do."""
     card = {

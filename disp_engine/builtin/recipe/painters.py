@@ -96,7 +96,8 @@ def _train(
     """Train in place, or go on from where `restore` does; prints the loss."""
     pictures = draw_pictures(recipe.scenes, np.random.default_rng(recipe.seed), stickers=0.0)
     pixels = normalise(pictures.pixels)
-    optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=0.0)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, recipe.learning_rate, weight_decay=0.0)
     network.train()
     for step in range(restore(network, optimizer), recipe.steps):
         generator = torch.Generator().manual_seed(recipe.seed * recipe.steps + step)
