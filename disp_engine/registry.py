@@ -266,7 +266,7 @@ def card_defaults(folder: Path) -> dict[str, Any]:
 
 
 def guard_defaults(folder: Path, name: str) -> dict[str, Any]:
-    """What a checkpoint's card says of a guard's options; as with hyperparameters, by their names."""
+    """What a checkpoint's card says of a guard's options, which stand among its defaults."""
     kind = _named(GUARDS, "guard", name)
     known = {field.name for field in fields(kind)}
     return {key: value for key, value in card_defaults(folder).items() if key in known}

@@ -228,13 +228,12 @@ def retained(
             wanted = joined(layers[max(0, depth // 2 - 1) :])
         case "middle_layer":
             wanted = layers[depth // 2]
-            if not wanted:
-                return union
         case "shallow_filtered":
             return behind | (joined(layers[:SHALLOW]) & around(behind, near))
         case _:
             wanted = _most_frequent(layers[SHALLOW:], int(reference[-1]))
-    return union & around(wanted, near)
+    # The authors filter nothing where the reference set is empty.
+    return union & around(wanted, near) if wanted else union
 
 
 def around(tokens: frozenset[int], near: Sequence[frozenset[int]]) -> frozenset[int]:

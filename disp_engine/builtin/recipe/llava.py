@@ -43,7 +43,7 @@ GUARDS = {
     "rounds": 5,
     "first_layer": 0,
     "last_layer": 0,
-    "tau": 0.03,
+    "tau": 0.02,
 }
 """Options of PurMM and CleanSight for this checkpoint; docs/LOG.md tells how they were found.
 
