@@ -34,7 +34,7 @@ from disp_engine.guards.guard import (
 )
 from disp_engine.guards.localisation import CLUSTERINGS, Values, contrast, suspected
 from disp_engine.interfaces import AutoregressiveModel
-from disp_engine.records import Embedded, Grid
+from disp_engine.records import Embedded, Grid, Reading
 
 ROWS = ("answer", "all_causal", "last")
 REFERENCES = (
@@ -114,9 +114,7 @@ class PurMM(Guard):
         shown = list(prompts)
         removed: list[set[int]] = [set() for _ in prompts]
         for _ in range(self.settings.rounds):
-            watched = ColumnSums(self.model.depth, "last", [len(p.embeddings) for p in prompts])
-            with self.model.watching(watched):
-                reading = self.model.read(shown)
+            reading, watched = self._read(shown)
             changed = False
             for row, prompt in enumerate(shown):
                 seen = watched.means(row, len(prompt.embeddings), 0)
@@ -132,6 +130,12 @@ class PurMM(Guard):
             for prompt, gone in zip(shown, removed, strict=True)
         )
         return Judged(rulings, None if changed else reading)
+
+    def _read(self, prompts: Sequence[Embedded]) -> tuple[Reading, "ColumnSums"]:
+        """The prompts read, and what their last rows looked at."""
+        watched = ColumnSums(self.model.depth, "last", [len(p.embeddings) for p in prompts])
+        with self.model.watching(watched):
+            return self.model.read(prompts), watched
 
     def located(self, prompt: Embedded, seen: Float[Tensor, "L T"]) -> list[int]:
         """Positions of the tokens to zero, given the attention to each position in each layer."""

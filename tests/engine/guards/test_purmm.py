@@ -137,6 +137,8 @@ def test_attention_is_that_of_prompt_and_answer_read_together(name: str, rows: A
     guard = PurMMSettings(rows=rows).build(model)
     prompts = guard._embedded(QUESTIONS)
     answers, watched = guard._first_answers(prompts, LENGTH)
+    if rows == "last":
+        _, watched = guard._read(prompts)
     for number, (prompt, said) in enumerate(zip(prompts, answers, strict=True)):
         size, count = len(prompt.embeddings), len(said)
         words = model.backbone.token_embeddings(said)
