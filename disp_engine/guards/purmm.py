@@ -142,7 +142,10 @@ class PurMM(Guard):
         tokens = visual_tokens(prompt)
         values = seen[:, tokens].double().cpu().numpy()
         layers = [self._of_layer(v) for v in values]
-        by_number = retained(layers, neighbourhoods(prompt.grids), self.settings.reference)
+        reference = self.settings.reference
+        if self.settings.contrast is not None and not joined(layers[len(layers) // 2 :]):
+            reference = "none"  # where no deep layer counts there is nothing to filter by
+        by_number = retained(layers, neighbourhoods(prompt.grids), reference)
         return [tokens[number] for number in sorted(by_number)]
 
     def _of_layer(self, v: Values) -> frozenset[int]:
@@ -232,12 +235,13 @@ def retained(
             wanted = joined(layers[max(0, depth // 2 - 1) :])
         case "middle_layer":
             wanted = layers[depth // 2]
+            if not wanted:
+                return union
         case "shallow_filtered":
             return behind | (joined(layers[:SHALLOW]) & around(behind, near))
         case _:
             wanted = _most_frequent(layers[SHALLOW:], int(reference[-1]))
-    # The authors filter nothing where the reference set is empty.
-    return union & around(wanted, near) if wanted else union
+    return union & around(wanted, near)
 
 
 def around(tokens: frozenset[int], near: Sequence[frozenset[int]]) -> frozenset[int]:
