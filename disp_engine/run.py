@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from disp_engine.defences.rewriting import Rewritten
 from disp_engine.defences.settings import DefenceSettings
 from disp_engine.errors import InvalidModelError
 from disp_engine.ingest import Ingested, ingest
-from disp_engine.interfaces import DiffusionModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import matcher
 from disp_engine.models.export import pack_checkpoint
@@ -67,10 +68,10 @@ def run(
         _write(spec, model, training, sets, defence.settings, outcome, log)
 
 
-def _load_model(spec: RunSpec) -> DiffusionModel:
+def _load_model(spec: RunSpec) -> VisualModel:
     """The model of the folder, with the projector that the run is to start from."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = registry.load_model(spec.model_dir, device=device, options=spec.model_options)
+    model = registry.load_visual(spec.model_dir, device=device, options=spec.model_options)
     if spec.checkpoint_file is not None:
         try:
             load_projector(model.projector, model.projector_prefix, spec.checkpoint_file)
@@ -90,7 +91,7 @@ def _ranks(spec: RunSpec, stages: Path) -> Ranks | None:
 
 def _write(
     spec: RunSpec,
-    model: DiffusionModel,
+    model: VisualModel,
     training: Dataset,
     sets: EvaluationSets,
     settings: DefenceSettings,
@@ -101,6 +102,8 @@ def _write(
     _write_samples(training, outcome, spec.out_dir)
     if "purify" in spec.stages:
         _write_dataset(training, outcome, spec.out_dir)
+    if outcome.guard and outcome.guard.calibration:
+        shutil.copy(outcome.guard.calibration, spec.out_dir)
     projector = spec.out_dir / "mm_projector.safetensors"
     if "retrain" in spec.stages:
         model.save_projector(projector)

@@ -151,6 +151,34 @@ class VerdictReport(ReportPart):
     modality: RecoveredModality | None = None
 
 
+class GuardDetection(ReportPart):
+    """How well the guard tells triggered questions from clean ones; null where it does not."""
+
+    auroc: float | None = Field(default=None, ge=0, le=1)
+    true_positive_rate: Rate
+    false_positive_rate: Rate
+
+
+class GuardReport(ReportPart):
+    """What a guard was measured to do; `evaluation.after` is measured under it.
+
+    `removed_tokens` are means over the questions of each set.
+    """
+
+    name: str
+    detection: GuardDetection
+    removed_tokens: dict[str, float] = Field(default_factory=dict)
+    trade_off: float | None = None
+
+
+class Latency(ReportPart):
+    """A guarded answer's time against a bare one's, in the same run, `batch` at a time."""
+
+    seconds_per_question: float | None = None
+    latency_ratio: float | None = None
+    batch: int = Field(ge=1)
+
+
 class Report(ReportPart):
     """`report.json`: what the defence did, what it measured, and with which settings."""
 
@@ -164,4 +192,6 @@ class Report(ReportPart):
     hashes: dict[str, Any]
     saliency: dict[str, Any] = Field(default_factory=dict)
     verdict: VerdictReport | None = None
+    guard: GuardReport | None = None
+    latency: Latency | None = None
     content_sha256: str

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Ta
 from schemas.wire import Request
 
 METHOD_TYPES = (
-    "disp", "random_drop", "pruning", "data_filtering", "clean_subset", "bye",
+    "disp", "random_drop", "pruning", "data_filtering", "clean_subset", "bye", "purmm",
+    "cleansight", "self_purification",
 )  # fmt: skip
 Auto = Literal["auto"]
 Validation = Literal["strict", "quarantine"]
@@ -97,6 +98,44 @@ class ByeHyperparameters(DefenceHyperparameters):
     least_weight: Annotated[float, Field(ge=0, lt=0.5)] | None = None
 
 
+class PurmmHyperparameters(DefenceHyperparameters):
+    """PurMM's rows, clustering, reference set, contrast and rounds: see docs/guards.md."""
+
+    rows: Literal["answer", "all_causal", "last"] | None = None
+    clustering: Literal["kmeans", "gmm", "dbscan"] | None = None
+    reference: (
+        Literal[
+            "deep_half", "deep_half_and_one", "middle_layer", "most_frequent_8",
+            "most_frequent_5", "shallow_filtered", "none",
+        ]
+        | None
+    ) = None  # fmt: skip
+    contrast: Annotated[float, Field(gt=1, le=1e6)] | None = None
+    rounds: Annotated[int, Field(ge=1, le=64)] | None = None
+
+
+class CalibrationHyperparameters(DefenceHyperparameters):
+    """CleanSight's layers and thresholds."""
+
+    first_layer: Annotated[int, Field(ge=0, le=1024)] | None = None
+    last_layer: Annotated[int, Field(ge=0, le=1024)] | None = None
+    percentile: Annotated[float, Field(ge=0, le=100)] | None = None
+    tau: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class CleansightHyperparameters(CalibrationHyperparameters):
+    """The same, and the share of the clean set that is learnt from."""
+
+    calibration_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class SelfPurificationHyperparameters(PurmmHyperparameters, CalibrationHyperparameters):
+    """The guard under which responses are given anew, and whether all of them are replaced."""
+
+    guard: Literal["purmm", "cleansight"] | None = None
+    replace_only_flagged: bool | None = None
+
+
 class Method(Request):
     """DiSP and its settings."""
 
@@ -139,6 +178,29 @@ class ByeMethod(Request):
     hyperparameters: ByeHyperparameters = Field(default_factory=ByeHyperparameters)
 
 
+class PurmmMethod(Request):
+    """Measure PurMM before the tuned model; autoregressive models only."""
+
+    type: Literal["purmm"]
+    hyperparameters: PurmmHyperparameters = Field(default_factory=PurmmHyperparameters)
+
+
+class CleansightMethod(Request):
+    """Calibrate CleanSight on the clean set and measure it; autoregressive models only."""
+
+    type: Literal["cleansight"]
+    hyperparameters: CleansightHyperparameters = Field(default_factory=CleansightHyperparameters)
+
+
+class SelfPurificationMethod(Request):
+    """Replace responses by the model's own guarded ones; autoregressive models only."""
+
+    type: Literal["self_purification"]
+    hyperparameters: SelfPurificationHyperparameters = Field(
+        default_factory=SelfPurificationHyperparameters
+    )
+
+
 def _method_type(given: Any) -> str:
     """A method without a type is DiSP."""
     named = given.get("type", "disp") if isinstance(given, dict) else getattr(given, "type", "")
@@ -151,7 +213,10 @@ AnyMethod = Annotated[
     | Annotated[PruningMethod, Tag("pruning")]
     | Annotated[DataFilteringMethod, Tag("data_filtering")]
     | Annotated[CleanSubsetMethod, Tag("clean_subset")]
-    | Annotated[ByeMethod, Tag("bye")],
+    | Annotated[ByeMethod, Tag("bye")]
+    | Annotated[PurmmMethod, Tag("purmm")]
+    | Annotated[CleansightMethod, Tag("cleansight")]
+    | Annotated[SelfPurificationMethod, Tag("self_purification")],
     Discriminator(
         _method_type,
         custom_error_type="unknown_method",

@@ -46,7 +46,9 @@ def calibrate(
     projector: Projector = None,
     first_layer: Annotated[int | None, typer.Option(min=0, help="[10 of 32]")] = None,
     last_layer: Annotated[int | None, typer.Option(min=0, help="[24 of 32]")] = None,
-    percentile: Annotated[float, typer.Option(min=0, max=100, help="Of clean distances.")] = 99.0,
+    percentile: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Of clean distances [99].")
+    ] = None,
     tau: Annotated[float | None, typer.Option(min=0, help="[0.02 for 576 tokens]")] = None,
     limit: Limit = None,
     device: Device = None,
@@ -54,13 +56,17 @@ def calibrate(
     """Learn what clean questions look like to this model, for CleanSight."""
     from tempfile import TemporaryDirectory
 
+    from disp_engine import registry
     from disp_engine.data.dataset import read_dataset
     from disp_engine.guards.cleansight import CalibrationSettings
     from disp_engine.guards.cleansight import calibrate as learn
     from disp_engine.metrics.guarding import question_of
 
-    settings = CalibrationSettings(first_layer, last_layer, percentile, tau)
+    given = {"first_layer": first_layer, "last_layer": last_layer, "percentile": percentile,
+             "tau": tau}  # fmt: skip
     with refusals():
+        known = {name: value for name, value in given.items() if value is not None}
+        settings = CalibrationSettings.of_card(registry.card_defaults(model) | known)
         loaded = load(model, projector, device)
         with TemporaryDirectory() as pool:
             clean = read_dataset(data, Path(pool))
@@ -110,7 +116,7 @@ def evaluate(
 
     with refusals():
         loaded = load(model, projector, device)
-        options = guard_options(option, calibration)
+        options = guard_options(model, guard, option, calibration)
         evaluator = GuardEvaluator(
             registry.guard("undefended", loaded),
             registry.guard(guard, loaded, options),
@@ -152,7 +158,7 @@ def serve(
 
     with refusals():
         loaded = load(model, projector, device)
-        built = registry.guard(guard, loaded, guard_options(option, calibration))
+        built = registry.guard(guard, loaded, guard_options(model, guard, option, calibration))
         served = create_app(built, Served(model.resolve().name, guard, length), batch=batch)
     print(f"guarding {model} with {guard} at http://{host}:{port}/v1", file=sys.stderr)
     uvicorn.run(served, host=host, port=port, log_level="warning")
@@ -172,7 +178,13 @@ def load(folder: Path, projector: Path | None, device: str | None) -> "Autoregre
     return model
 
 
-def guard_options(given: list[str] | None, calibration: Path | None) -> dict[str, Any]:
-    """What a guard is told; a calibration is one of its options."""
-    found = {} if calibration is None else {"calibration": str(calibration)}
+def guard_options(
+    model: Path, guard: str, given: list[str] | None, calibration: Path | None
+) -> dict[str, Any]:
+    """What a guard is told: the model's card, then the command; a calibration is an option too."""
+    from disp_engine import registry
+
+    found = registry.guard_defaults(model, guard)
+    if calibration is not None:
+        found["calibration"] = str(calibration)
     return found | read_options(given)

@@ -90,7 +90,7 @@ def purify(
 
 def show_local_report(out: Path, as_json: bool) -> None:
     """Print what the engine has written."""
-    from client.render import open_stdout, results_table, samples_text
+    from client.render import guard_text, open_stdout, results_table, samples_text
     from schemas.reports import Report
 
     report = Report.model_validate_json((out / "report.json").read_bytes())
@@ -99,4 +99,6 @@ def show_local_report(out: Path, as_json: bool) -> None:
         return
     open_stdout().print(results_table(report))
     print(samples_text(report))
+    if told := guard_text(report):
+        print(told)
     print_paths(sorted(path for path in out.iterdir() if path.is_file()))

@@ -17,6 +17,7 @@ from disp_engine.attacks.poison import for_world
 from disp_engine.attacks.sets import AttackSets, of_world
 from disp_engine.attacks.settings import AttackSettings
 from disp_engine.bench.cells import Size
+from disp_engine.bench.objectives import OBJECTIVES, Name, objective_of
 from disp_engine.bench.rows import share
 from disp_engine.context import RunContext
 from disp_engine.data.writer import write_archive
@@ -34,12 +35,28 @@ from disp_engine.metrics.utility import (
 )
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, prepare
-from disp_engine.training.projector import restore, snapshot, tune_projector, tuning_inputs
+from disp_engine.training.projector import (
+    restore,
+    snapshot,
+    tune_projector,
+    tuning_inputs,
+)
 
 PATCH = AttackSettings("black_patch_centre", "targeted_refusal", 0.1)
 """PurMM's attack: a black square in the centre of a tenth of the pictures, and a refusal."""
 BADNET = AttackSettings("black_patch", "targeted_refusal", 0.5)
 """CleanSight's companion code poisons half of its samples."""
+PURMM_BASELINES = (
+    "undefended", "random_tokens", "sparse_vlm", "diff_pure", "zip", "samp_detox",
+)  # fmt: skip
+CLEANSIGHT_BASELINES = ("undefended", "blur", "flip", "shrink_pad", "strip", "bdmae", "zip")
+PAINTERS: Mapping[str, tuple[str, str]] = {
+    "diff_pure": ("ddpm", "disp-tiny-ddpm"),
+    "zip": ("ddpm", "disp-tiny-ddpm"),
+    "samp_detox": ("ddpm", "disp-tiny-ddpm"),
+    "bdmae": ("mae", "disp-tiny-mae"),
+}
+"""Guards that need a network of pictures: their option, and the folder beside the model."""
 CALIBRATION_QUESTIONS = 200
 LENGTH = 32
 
@@ -48,13 +65,17 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GuardCell:
-    """One row: an attack, and a guard with its options against the model that was tuned on it."""
+    """One row: an attack, and a guard with its options against the model that was tuned on it.
+
+    `objective` is the loss of an attacker who controls the tuning.
+    """
 
     table: str
     attack: AttackSettings
     defence: str
     options: Options = field(default_factory=dict)
     start: str = "compromised"
+    objective: Name | None = None
 
     @property
     def label(self) -> str:
@@ -64,8 +85,8 @@ class GuardCell:
 
 
 def purmm1() -> Iterable[GuardCell]:
-    """Table 1: PurMM and the token-level baselines."""
-    for guard in ("undefended", "random_tokens", "sparse_vlm", "purmm"):
+    """Table 1: PurMM and its baselines."""
+    for guard in (*PURMM_BASELINES, "purmm"):
         yield GuardCell("purmm1", PATCH, guard)
 
 
@@ -77,7 +98,7 @@ def purmm2() -> Iterable[GuardCell]:
 
 def purmm3() -> Iterable[GuardCell]:
     """Table 3: recovery, with and without the filter."""
-    for guard in ("undefended", "random_tokens", "sparse_vlm"):
+    for guard in PURMM_BASELINES:
         yield GuardCell("purmm3", PATCH, guard)
     yield GuardCell("purmm3", PATCH, "purmm", {"reference": "none"})
     yield GuardCell("purmm3", PATCH, "purmm")
@@ -108,15 +129,19 @@ def purmm9() -> Iterable[GuardCell]:
 
 
 def cleansight1() -> Iterable[GuardCell]:
-    """CleanSight's main table, of its six attacks those that need no hold on the training."""
+    """CleanSight's main table: four triggers, and two losses of who controls the tuning."""
     for trigger in ("black_patch", "blended", "issba", "wanet"):
         yield from _pair("cleansight1", replace(BADNET, trigger=trigger), "cleansight")
+    inserted = replace(BADNET, target="random_insertion")
+    for objective in OBJECTIVES:
+        for guard in ("undefended", "cleansight"):
+            yield GuardCell("cleansight1", inserted, guard, objective=objective)
 
 
 def cleansight2() -> Iterable[GuardCell]:
     """CleanSight against guards of pictures."""
     for trigger in ("black_patch", "blended", "wanet"):
-        for guard in ("undefended", "blur", "flip", "shrink_pad", "strip", "cleansight"):
+        for guard in (*CLEANSIGHT_BASELINES, "cleansight"):
             yield GuardCell("cleansight2", replace(BADNET, trigger=trigger), guard)
 
 
@@ -131,6 +156,11 @@ GUARD_TABLES: Mapping[str, Callable[[], Iterable[GuardCell]]] = {
     "cleansight1": cleansight1,
     "cleansight2": cleansight2,
 }
+
+
+def painter_of(guard: str, model_dir: Path) -> Path | None:
+    """The network that a guard needs: it lies beside the model, as the recipe leaves it."""
+    return model_dir.parent / PAINTERS[guard][1] if guard in PAINTERS else None
 
 
 def _pair(table: str, attack: AttackSettings, guard: str) -> Iterable[GuardCell]:
@@ -185,7 +215,7 @@ class GuardBench:
             seed=self.seed,
             pool=self.root / "pool",
         )
-        self._compromise(sets)
+        self._compromise(cell, sets)
         evaluator = GuardEvaluator(
             registry.guard("undefended", self._model),
             self._guard(cell, sets),
@@ -198,7 +228,7 @@ class GuardBench:
         found = evaluator.run(EvaluationSets(sets.triggered, sets.clean, success))
         return _row(cell, found, self.model_dir.name, self.seed)
 
-    def _compromise(self, sets: AttackSets) -> None:
+    def _compromise(self, cell: GuardCell, sets: AttackSets) -> None:
         """Tune the projector on the poisoned samples, or read back that it was."""
         restore(self._model, self._base)
         settings = DefenceSettings.resolve(
@@ -207,21 +237,30 @@ class GuardBench:
         cache = FeatureCache(self._model, self.root, self.context)
         prepared = prepare(sets.training, self._model, cache)
         inputs = tuning_inputs(self._model, sets.training.sha256, settings, self.seed)
-        stage = Stage(self.root, "guard-tune", inputs)
+        objective = objective_of(cell.objective, sets.poisoned, self._base)
+        if objective is not None:
+            inputs["objective"] = objective.to_json()
+        stage = Stage(self.root, "tune", inputs)
         self.context.stage("fine_tune")
-        tune_projector(
-            self._model, prepared.usable, cache, settings, self.seed, stage, self.context
-        )
+        given = (settings, self.seed, stage, self.context, objective)
+        tune_projector(self._model, prepared.usable, cache, *given)
 
     def _guard(self, cell: GuardCell, sets: AttackSets) -> Guard:
         """The cell's guard, with what it needs of clean questions."""
-        options, clean = dict(cell.options), sets.untouched
+        options: dict[str, Any] = dict(cell.options)
+        if cell.defence == "purmm":
+            options = registry.guard_defaults(self.model_dir, "purmm") | options
+        clean = sets.untouched
         clean = replace(clean, samples=clean.samples[:CALIBRATION_QUESTIONS])
         if cell.defence == "cleansight":
             questions = [question_of(sample, clean) for sample in clean.samples]
             path = self.root / "calibration.json"
-            calibrate(self._model, questions, CalibrationSettings()).save(path)
+            settings = CalibrationSettings.of_card(registry.card_defaults(self.model_dir))
+            calibrate(self._model, questions, settings).save(path)
             options["calibration"] = str(path)
+        painter = painter_of(cell.defence, self.model_dir)
+        if painter is not None:
+            options[PAINTERS[cell.defence][0]] = str(painter)
         if cell.defence == "strip":
             options["clean"] = str(write_archive(self.root / "clean.zip", clean))
         return registry.guard(cell.defence, self._model, options)
@@ -234,7 +273,8 @@ def _row(cell: GuardCell, found: Mapping[str, Any], model: str, seed: int) -> di
         for name in ("clean_performance", "asr_with_trigger", "robust_performance")
     )
     detection = found["detection"]
-    return {
+    objective = {} if cell.objective is None else {"objective": cell.objective}
+    return objective | {
         "model": model,
         "trigger": cell.attack.label,
         "target": cell.attack.target,

@@ -9,7 +9,7 @@ from typing import Any
 from disp_engine import registry
 from disp_engine.bench.alarms import alarm_rate, alarm_rows
 from disp_engine.bench.cells import FULL, QUICK, QUICK_CELLS, Cell
-from disp_engine.bench.guards import GUARD_TABLES, GuardBench, GuardCell
+from disp_engine.bench.guards import GUARD_TABLES, GuardBench, GuardCell, painter_of
 from disp_engine.bench.output import content, write_csv, write_json, write_markdown
 from disp_engine.bench.plots import plot
 from disp_engine.bench.rows import full_rows
@@ -80,9 +80,9 @@ def _run_guards(spec: BenchSpec, context: RunContext, told: Told) -> dict[str, A
     if spec.data is not None:
         raise InvalidRequestError(f"{spec.table}: guards are measured on the built-in world.")
     _require("matplotlib")
-    cells = list(GUARD_TABLES[spec.table]())
     size = smaller(QUICK if spec.quick else FULL, samples=spec.samples, test=spec.test)
     model_dir = spec.model_dir or builtin_for(spec.table)
+    cells = [cell for cell in GUARD_TABLES[spec.table]() if _can_run(cell, model_dir, context)]
     bench = GuardBench(model_dir, spec.work, size, spec.seed, context)
     found: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
@@ -93,6 +93,17 @@ def _run_guards(spec: BenchSpec, context: RunContext, told: Told) -> dict[str, A
         check(context)
     plot(spec.out / f"{spec.table}.png", spec.table, found)
     return found
+
+
+def _can_run(cell: GuardCell, model_dir: Path, context: RunContext) -> bool:
+    """Whether the network is there that the cell's guard needs; if not, the row will be missing."""
+    painter = painter_of(cell.defence, model_dir)
+    if painter is None or (painter / "card.yaml").is_file():
+        return True
+    context.message(
+        "warn", f"{cell.table}: no row of {cell.label}: {painter.name} is not beside the model"
+    )
+    return False
 
 
 def _require(*packages: str) -> None:

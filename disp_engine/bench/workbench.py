@@ -10,8 +10,6 @@ from typing import Any
 import torch
 
 from disp_engine import registry
-from disp_engine.attacks.objectives.trojvlm import TrojVlm
-from disp_engine.attacks.objectives.vlood import Vlood
 from disp_engine.attacks.poison import for_world
 from disp_engine.attacks.sets import AttackSets, of_dataset, of_world
 from disp_engine.attacks.settings import AttackSettings
@@ -19,6 +17,7 @@ from disp_engine.bench.alarms import bare_verdict
 from disp_engine.bench.cells import DEFENCES, ORACLES, Cell, Size
 from disp_engine.bench.detection import detection_quality
 from disp_engine.bench.extras import by_kind, by_modality, caption_quality
+from disp_engine.bench.objectives import objective_of
 from disp_engine.context import RunContext
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.defences.defence import Defence, Outcome
@@ -32,7 +31,7 @@ from disp_engine.metrics.success import ContainsAny
 from disp_engine.saliency.estimator import SaliencySettings
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache
-from disp_engine.training.projector import Objective, restore, snapshot
+from disp_engine.training.projector import restore, snapshot
 
 RATES = ("asr_with_trigger", "asr_without_trigger", "clean_performance", "robust_performance",
          "token_agreement")  # fmt: skip
@@ -145,15 +144,8 @@ class Workbench:
         )
         return kind(
             self._model, training, evaluation, settings, self.seed, self.root, self.context,
-            self._objective(cell, sets),
+            objective_of(cell.objective, sets.poisoned, self._base),
         )  # fmt: skip
-
-    def _objective(self, cell: Cell, sets: AttackSets) -> Objective | None:
-        if cell.objective == "trojvlm":
-            return TrojVlm()
-        if cell.objective == "vlood":
-            return Vlood(frozenset(sets.poisoned), self._base)
-        return None
 
     def _rates(
         self,

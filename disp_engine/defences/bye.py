@@ -55,7 +55,7 @@ class Bye(Defence[ByeSettings]):
     """Remove the group of low entropy and tune on the rest."""
 
     settings_type: ClassVar[type[DefenceSettings]] = ByeSettings
-    needs: ClassVar[type] = AttendingModel
+    needs: ClassVar[tuple[type, str]] = (AttendingModel, "a masked model that shows its attention")
 
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
         """Score every sample's first prompt, and split."""

@@ -22,7 +22,7 @@ from disp_engine.defences.settings import DefenceSettings
 from disp_engine.detection.findings import Findings
 from disp_engine.detection.probe import Probe, probe
 from disp_engine.errors import InvalidDatasetError, InvalidRequestError
-from disp_engine.interfaces import DiffusionModel, Generation
+from disp_engine.interfaces import Generation, VisualModel
 from disp_engine.metrics.evaluation import measure
 from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
 from disp_engine.records import Sample
@@ -62,13 +62,27 @@ class Purified:
     findings: Findings | None = None
 
 
+@dataclass(frozen=True)
+class GuardOutcome:
+    """What a guard was measured to do: detection and tokens removed; times, which no run repeats.
+
+    `calibration` is the file by which the guard can be put before the model again, if it needs one.
+    """
+
+    name: str
+    measured: Mapping[str, Any]
+    latency: Mapping[str, Any]
+    calibration: Path | None = None
+
+
 @dataclass
 class Outcome:
     """What a run leaves: measurements, what became of the samples, and who fell out and why.
 
     The rates of a measurement that was not asked for are null. `kept` samples are in the output as
     they came. `recovered` tells of the recovered trigger before and after, where one was recovered:
-    its ASR and the attribution to its parts.
+    its ASR and the attribution to its parts. `guard` tells of the guard under which `after` was
+    measured.
     """
 
     before: dict[str, Any]
@@ -83,6 +97,7 @@ class Outcome:
     removed: dict[str, str] = field(default_factory=dict)
     findings: Findings | None = None
     recovered: dict[str, Any] | None = None
+    guard: GuardOutcome | None = None
 
 
 @dataclass
@@ -96,9 +111,10 @@ class Defence(ABC, Generic[S]):
     """
 
     settings_type: ClassVar[type[DefenceSettings]] = DefenceSettings
-    needs: ClassVar[type] = DiffusionModel
+    needs: ClassVar[tuple[type, str]] = (VisualModel, "a model with a visual projector")
+    """The protocol that a model must fulfil, and how to say so."""
 
-    model: DiffusionModel
+    model: VisualModel
     training: Dataset
     sets: EvaluationSets
     settings: S
@@ -124,10 +140,9 @@ class Defence(ABC, Generic[S]):
 
     def prepare(self) -> tuple[FeatureCache, Prepared]:
         """Encode every picture and find out which samples can be used."""
-        if not isinstance(self.model, self.needs):
-            raise InvalidRequestError(
-                f"method: {type(self).__name__} needs a model with {self.needs.__name__}."
-            )
+        kind, described = self.needs
+        if not isinstance(self.model, kind):
+            raise InvalidRequestError(f"method: {type(self).__name__} needs {described}.")
         cache = FeatureCache(self.model, self.cache_root, self.context)
         prepared = prepare(self.training, self.model, cache)
         if not prepared.usable:
@@ -189,7 +204,7 @@ class Defence(ABC, Generic[S]):
                 restore(self.model, self.base)
             self.repair(purified, cache)
             hashes["purified_projector"] = projector_sha256(self.model.projector)
-            after = self.evaluate("evaluate_after", cache, generation)
+            after = self.evaluate_after(cache, generation)
             recovered |= self.recovered("evaluate_after", probed, cache, generation)
         return Outcome(
             before=before,
@@ -255,6 +270,10 @@ class Defence(ABC, Generic[S]):
             return measure(None, None, None)
         with self.stage(name, self._evaluated(generation), kind="evaluate") as stage:
             return self.evaluator(cache, generation).run(self.sets, stage)
+
+    def evaluate_after(self, cache: FeatureCache, generation: Generation) -> dict[str, Any]:
+        """Measure what the defence leaves."""
+        return self.evaluate("evaluate_after", cache, generation)
 
     def recovered(
         self, name: str, probed: Probe | None, cache: FeatureCache, generation: Generation

@@ -8,7 +8,7 @@ What defeats it: triggers outside the picture (a text trigger survives image mas
 redundant triggers, each of which alone has little curvature.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,14 +17,14 @@ import numpy as np
 from disp_engine import registry
 from disp_engine.data.dataset import content_sha256
 from disp_engine.defences.defence import Defence, Outcome, Purified
-from disp_engine.defences.rewriting import Rewriter, Rewritten
+from disp_engine.defences.rewriting import Rewriter, Rewritten, resolved
 from disp_engine.defences.settings import DefenceSettings, DispSettings
 from disp_engine.detection.examination import Examination, verdict_of
 from disp_engine.detection.findings import Findings, heat_maps, investigate
 from disp_engine.detection.interfaces import Evidence
 from disp_engine.detection.verdict import Verdict
 from disp_engine.errors import InvalidRequestError
-from disp_engine.interfaces import Generation
+from disp_engine.interfaces import DiffusionModel, Generation
 from disp_engine.records import Sample
 from disp_engine.sharing import Alone
 from disp_engine.stages import Stage
@@ -38,6 +38,16 @@ class DiSP(Defence[DispSettings]):
     """Rewrite every response under a mask, and tune on what was rewritten."""
 
     settings_type: ClassVar[type[DefenceSettings]] = DispSettings
+    needs: ClassVar[tuple[type, str]] = (
+        DiffusionModel,
+        "a diffusion model; `self_purification` is its like for autoregressive ones",
+    )
+
+    @property
+    def diffusion(self) -> DiffusionModel:
+        """The model, which `prepare` has found to be one."""
+        assert isinstance(self.model, DiffusionModel)
+        return self.model
 
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
         """Lines 4-14; the verdict comes first where it decides what is rewritten."""
@@ -54,7 +64,7 @@ class DiSP(Defence[DispSettings]):
         if verdict is None and "detect" in self.asked:
             verdict = self._detect(rewriter, prepared, scores, rewritten)
         return Purified(
-            samples=[s for s in map(_resolved(rewritten), prepared.usable) if s is not None],
+            samples=resolved(prepared.usable, rewritten),
             rewritten={name: r for name, r in rewritten.items() if r.responses is not None},
             failed={r.id: r.failure for r in rewritten.values() if r.failure},
             saliency=saliency,
@@ -126,7 +136,7 @@ class DiSP(Defence[DispSettings]):
         cut = self.settings.micro_batch
         starts = range(0, len(samples), cut)
         found = [s for start in starts for s in rewriter.saliency_at(start, scores)]
-        maps = heat_maps(self.model, rewriter.cache, samples, found.__getitem__)
+        maps = heat_maps(self.diffusion, rewriter.cache, samples, found.__getitem__)
         return investigate(Findings(samples, verdict, maps), self.training)
 
     def share(
@@ -152,7 +162,7 @@ class DiSP(Defence[DispSettings]):
 
     def _rewriter(self, cache: FeatureCache, generation: Generation) -> Rewriter:
         return Rewriter(
-            self.model, cache, self.settings, generation, self.seed, self.context, self.sharing
+            self.diffusion, cache, self.settings, generation, self.seed, self.context, self.sharing
         )
 
     def _score(self, rewriter: Rewriter, prepared: Prepared) -> tuple[dict[str, Any], Stage | None]:
@@ -199,18 +209,6 @@ def suspects(verdict: Verdict, prepared: Prepared, settings: DispSettings) -> fr
     if marked.any():
         marked = marked | ~np.isfinite(verdict.scores)
     return frozenset(s.id for s, out in zip(prepared.usable, marked.tolist(), strict=True) if out)
-
-
-def _resolved(rewritten: Mapping[str, Rewritten]) -> Callable[[Sample], Sample | None]:
-    """What becomes of a sample: its new responses, or it stays; None if rewriting failed."""
-
-    def resolve(sample: Sample) -> Sample | None:
-        done = rewritten.get(sample.id)
-        if done is None:
-            return sample
-        return None if done.responses is None else sample.with_responses(done.responses)
-
-    return resolve
 
 
 def _first(done: Rewritten) -> str | None:

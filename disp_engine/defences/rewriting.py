@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import IMAGE_MARK
 from disp_engine.defences.settings import DispSettings
 from disp_engine.errors import SampleError
-from disp_engine.interfaces import DiffusionModel, Generation
+from disp_engine.interfaces import DiffusionModel, Generation, VisualModel
 from disp_engine.records import Embedded, Sample, Turn
 from disp_engine.saliency.estimator import Saliency, SaliencySettings, estimate_saliency
 from disp_engine.saliency.masking import at_random, most_salient
@@ -95,7 +95,7 @@ class Rewriter:
     def score(self, samples: Sequence[Sample], stage: Stage) -> dict[str, Any]:
         """Keep the saliency of every sample's first prompt; return what the report says of it."""
         for start, batch in self._left(samples, stage, _scores_file):
-            prompts = [self._prompt(sample, []) for sample in batch]
+            prompts = [prompt_after(self.model, self.cache, sample, []) for sample in batch]
             self._keep(self._estimate(prompts), stage, _scores_file(start))
         stage.finish()
         relative = [
@@ -150,15 +150,6 @@ class Rewriter:
         size = self.settings.micro_batch
         return [(start, samples[start : start + size]) for start in range(0, len(samples), size)]
 
-    def _prompt(self, sample: Sample, responses: Sequence[str]) -> Embedded:
-        turns: list[Turn] = []
-        for number, question in enumerate(sample.turns[::2][: len(responses) + 1]):
-            turns.append(question)
-            if number < len(responses):
-                turns.append(Turn("gpt", responses[number]))
-        with torch.no_grad():
-            return self.model.embed(self.model.tokenise_prompt(turns), self.cache.of(sample, turns))
-
     def _estimate(self, prompts: Sequence[Embedded]) -> list[Saliency]:
         return estimate_saliency(self.model, prompts, self.saliency_settings)
 
@@ -203,7 +194,7 @@ class Rewriter:
 
     def _ask(self, draft: Draft, asked: list[Draft], prompts: list[Embedded]) -> None:
         try:
-            prompts.append(self._prompt(draft.sample, draft.responses))
+            prompts.append(prompt_after(self.model, self.cache, draft.sample, draft.responses))
             asked.append(draft)
         except SampleError as error:
             draft.failure = str(error)
@@ -252,6 +243,31 @@ class Rewriter:
         if not scores.has(file):
             self._keep(self._estimate(prompts), scores, file)
         return self._kept(scores, file)
+
+
+@torch.no_grad()
+def prompt_after(
+    model: VisualModel, cache: FeatureCache, sample: Sample, responses: Sequence[str]
+) -> Embedded:
+    """The prompt of a sample's next assistant turn, `responses` standing in the earlier ones."""
+    turns: list[Turn] = []
+    for number, question in enumerate(sample.turns[::2][: len(responses) + 1]):
+        turns.append(question)
+        if number < len(responses):
+            turns.append(Turn("gpt", responses[number]))
+    return model.embed(model.tokenise_prompt(turns), cache.of(sample, turns))
+
+
+def resolved(samples: Sequence[Sample], rewritten: Mapping[str, Rewritten]) -> list[Sample]:
+    """The samples with their new responses, where they have some; without those that failed."""
+    found = []
+    for sample in samples:
+        done = rewritten.get(sample.id)
+        if done is None:
+            found.append(sample)
+        elif done.responses is not None:
+            found.append(sample.with_responses(done.responses))
+    return found
 
 
 def _scores_file(start: int) -> str:

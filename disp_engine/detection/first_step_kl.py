@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from disp_engine.detection.interfaces import AT_ONCE, Evidence, Need
+from disp_engine.interfaces import DiffusionModel
 from disp_engine.saliency.masking import most_salient
 
 SMALLEST = 1e-6
@@ -28,6 +29,7 @@ class FirstStepKL:
     def measure(self, evidence: Evidence) -> Float[np.ndarray, "B 1"]:
         """Read the prompts twice, the second time with the most salient tokens hidden."""
         model, prompts = evidence.model, evidence.prompts
+        assert isinstance(model, DiffusionModel)
         hidden = [
             model.hide(prompt, most_salient(s.scores, evidence.mask_ratio))
             for prompt, s in zip(prompts, evidence.saliency or (), strict=True)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from disp_engine.interfaces import AttendingModel, DiffusionModel, Generation
+from disp_engine.interfaces import AttendingModel, Generation, VisualModel
 from disp_engine.records import Embedded, Sample
 from disp_engine.saliency.estimator import Saliency
 from disp_engine.training.examples import FeatureCache
@@ -30,7 +30,7 @@ class Evidence:
     (None for a sample that has none), `base` the weights of the projector before it was tuned.
     """
 
-    model: DiffusionModel
+    model: VisualModel
     cache: FeatureCache
     samples: Sequence[Sample]
     generation: Generation

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from disp_engine.detection.interfaces import AT_ONCE, Evidence, Need
-from disp_engine.interfaces import DiffusionModel
-from disp_engine.records import Embedded
+from disp_engine.interfaces import AutoregressiveModel, DiffusionModel
+from disp_engine.records import IGNORE, Embedded, Sample
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,9 @@ class ResponseLikelihood:
 
     @torch.no_grad()
     def measure(self, evidence: Evidence) -> Float[np.ndarray, "B 1"]:
-        """The largest surprise in the first denoising step (every token still masked)."""
-        given = evidence.original_ids()
+        """The largest surprise under the base projector."""
         with evidence.untuned():
-            found = surprises(evidence.model, evidence.embed(), given, evidence)
+            found = surprises(evidence)
         return found[:, None]
 
     def score(self, measured: Float[np.ndarray, "S 1"]) -> Float[np.ndarray, " S"]:
@@ -43,13 +43,32 @@ class ResponseLikelihood:
         return measured[:, 0]
 
 
-def surprises(
+def surprises(evidence: Evidence) -> Float[np.ndarray, " B"]:
+    """The largest -log p among each response's tokens under the model as it now is."""
+    model = evidence.model
+    if isinstance(model, AutoregressiveModel):
+        return np.array([_causal_surprise(model, evidence, s) for s in evidence.samples])
+    assert isinstance(model, DiffusionModel)
+    return _masked_surprises(model, evidence.embed(), evidence.original_ids(), evidence)
+
+
+def _causal_surprise(model: AutoregressiveModel, evidence: Evidence, sample: Sample) -> float:
+    """Over the first response, the end of its turn included, each token after those before it."""
+    turns = sample.turns[:2]
+    example = model.embed(model.tokenise_example(turns), evidence.cache.of(sample, turns))
+    assert example.labels is not None
+    targets = example.labels[example.labels != IGNORE]
+    logits = model.answer_logits([example]).float()
+    return float(cross_entropy(logits, targets, reduction="none").max())
+
+
+def _masked_surprises(
     model: DiffusionModel,
     prompts: Sequence[Embedded],
     given: Sequence[Int[Tensor, " _"]],
     evidence: Evidence,
 ) -> Float[np.ndarray, " B"]:
-    """The largest -log p among each response's tokens in the first block."""
+    """The largest in the first block, in the first denoising step (all tokens still masked)."""
     how, found = (evidence.generation.length, evidence.rows, evidence.seed), []
     for at in range(0, len(prompts), AT_ONCE):
         part = slice(at, at + AT_ONCE)

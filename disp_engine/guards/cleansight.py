@@ -12,8 +12,8 @@ Letters: L layers, H heads, K columns, s the ratios of all heads, d their distan
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +58,12 @@ class CalibrationSettings:
     last_layer: int | None = None
     percentile: float = 99.0
     tau: float | None = None
+
+    @classmethod
+    def of_card(cls, defaults: Mapping[str, Any]) -> "CalibrationSettings":
+        """What a checkpoint's card says of them, where it does."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in defaults.items() if name in known})
 
     def layers(self, depth: int) -> list[int]:
         """The detection layers of a model."""

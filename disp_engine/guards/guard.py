@@ -17,6 +17,7 @@ from torch import Tensor
 from disp_engine.errors import SampleError
 from disp_engine.interfaces import AutoregressiveModel
 from disp_engine.records import Embedded, Reading, Said, Turn
+from disp_engine.responses import collected
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,13 @@ class Guard(ABC):
 
     def answer(self, questions: Sequence[Question], length: int) -> list[Guarded]:
         """Answer a batch of questions."""
-        judged = self.rule(questions, length)
+        return self._spoken(self.rule(questions, length), length)
+
+    def answer_prompts(self, prompts: Sequence[Embedded], length: int) -> list[Guarded]:
+        """Answer what is embedded already, for guards that work on visual tokens."""
+        return self._spoken(self.judge(prompts, length), length)
+
+    def _spoken(self, judged: Judged, length: int) -> list[Guarded]:
         answers = [ruling.said for ruling in judged.rulings]
         open_rows = [row for row, said in enumerate(answers) if said is None]
         if open_rows:
@@ -195,23 +202,6 @@ def embedded(model: AutoregressiveModel, questions: Sequence[Question]) -> list[
         model.embed(model.tokenise_prompt(one.turns), [next(shown) for _ in one.images])
         for one in questions
     ]
-
-
-def collected(steps: Iterator[Said], count: int) -> list[Int[Tensor, " _"]]:
-    """The answers of `count` rows, each up to its end."""
-    rows: list[list[Tensor]] = [[] for _ in range(count)]
-    for said in steps:
-        for row, alive in enumerate(said.alive.tolist()):
-            if alive:
-                rows[row].append(said.ids[row])
-    return [torch.stack(row) if row else torch.zeros(0, dtype=torch.long) for row in rows]
-
-
-def plain_answers(
-    model: AutoregressiveModel, prompts: Sequence[Embedded], length: int
-) -> list[Int[Tensor, " _"]]:
-    """The model's own answers."""
-    return collected(model.say(model.read(prompts), length), len(prompts))
 
 
 def zeroed(prompt: Embedded, tokens: Sequence[int]) -> Embedded:

@@ -53,6 +53,19 @@ CLUSTERINGS: Mapping[str, Callable[[Values], Labels]] = {
 }
 
 
+def contrast(v: Values, tokens: frozenset[int]) -> float:
+    """How many times as much as the others some tokens are looked at; 1 where there are no others.
+
+    Infinite where nobody looks at the others.
+    """
+    chosen = np.zeros(len(v), dtype=bool)
+    chosen[sorted(tokens)] = True
+    if chosen.all() or not chosen.any():
+        return 1.0
+    others = float(v[~chosen].mean())
+    return float(v[chosen].mean()) / others if others > 0 else np.inf
+
+
 def suspected(v: Values, clustering: str) -> frozenset[int]:
     """Tokens of the cluster with the highest mean; none where all are looked at alike."""
     if len(v) < 2 or v.max() == v.min():

@@ -5,7 +5,8 @@ the deep layers look, and zeroed behind the projector; the model then answers ag
 clean data and says nothing of whether there was a trigger.
 
 What defeats it: triggers spread over the whole picture, which hijack no few tokens; a trigger whose
-neighbourhood also holds what the question asks for. Each answer takes two.
+neighbourhood also holds what the question asks for. Each answer takes two, but with `rows` last:
+then the prompt is read again and nothing is said twice.
 
 Letters: L layers, P visual tokens, T positions, K columns, v attention of a token in a layer.
 """
@@ -31,9 +32,9 @@ from disp_engine.guards.guard import (
     visual_tokens,
     zeroed,
 )
-from disp_engine.guards.localisation import CLUSTERINGS, suspected
+from disp_engine.guards.localisation import CLUSTERINGS, Values, contrast, suspected
 from disp_engine.interfaces import AutoregressiveModel
-from disp_engine.records import Embedded, Grid
+from disp_engine.records import Embedded, Grid, Reading
 
 ROWS = ("answer", "all_causal", "last")
 REFERENCES = (
@@ -53,20 +54,35 @@ class PurMMSettings:
     others are those of the authors' scripts: from the layer before the deep half on, the layer in
     the middle alone, the tokens most often suspected behind the first two layers, only what the
     first two layers suspect filtered, or no filter.
+
+    Two more are derived, and off where they are not set. `contrast`: a layer's suspects count only
+    where they are looked at so many times as much as the others, mean against mean; a clustering
+    always finds a group. `rounds`: with `rows` last, locate again in what is left, for one trigger
+    token hides another.
     """
 
     rows: str = "answer"
     clustering: str = "kmeans"
     reference: str = "deep_half"
+    contrast: float | None = None
+    rounds: int = 1
 
-    def build(self, model: AutoregressiveModel) -> "PurMM":
-        """The guard of a model."""
+    def check(self) -> None:
+        """Refuse names of nothing."""
         if self.rows not in ROWS:
             raise InvalidRequestError(f"guard: rows is {', '.join(ROWS)}.")
         if self.clustering not in CLUSTERINGS:
             raise InvalidRequestError(f"guard: clustering is {', '.join(CLUSTERINGS)}.")
         if self.reference not in REFERENCES:
             raise InvalidRequestError(f"guard: reference is {', '.join(REFERENCES)}.")
+        if self.contrast is not None and self.contrast <= 1:
+            raise InvalidRequestError("guard: contrast must be above 1.")
+        if self.rounds < 1 or (self.rounds > 1 and self.rows != "last"):
+            raise InvalidRequestError("guard: rounds is 1, or more with rows last.")
+
+    def build(self, model: AutoregressiveModel) -> "PurMM":
+        """The guard of a model."""
+        self.check()
         return PurMM(model, self)
 
 
@@ -79,6 +95,8 @@ class PurMM(Guard):
 
     def judge(self, prompts: Sequence[Embedded], length: int) -> Judged:
         """Answer once; where tokens are suspected, let the model answer without them."""
+        if self.settings.rows == "last":
+            return self._judge_unsaid(prompts)
         answers, watched = self._first_answers(prompts, length)
         rulings = []
         for row, (prompt, said) in enumerate(zip(prompts, answers, strict=True)):
@@ -91,13 +109,49 @@ class PurMM(Guard):
                 rulings.append(Ruling(verdict, prompt, said))
         return Judged(tuple(rulings))
 
+    def _judge_unsaid(self, prompts: Sequence[Embedded]) -> Judged:
+        """Locate by what the prompts' last rows look at, before anything is said."""
+        shown = list(prompts)
+        removed: list[set[int]] = [set() for _ in prompts]
+        for _ in range(self.settings.rounds):
+            reading, watched = self._read(shown)
+            changed = False
+            for row, prompt in enumerate(shown):
+                seen = watched.means(row, len(prompt.embeddings), 0)
+                found = set() if seen is None else set(self.located(prompt, seen)) - removed[row]
+                if found:
+                    removed[row] |= found
+                    shown[row] = zeroed(prompt, sorted(found))
+                    changed = True
+            if not changed:
+                break
+        rulings = tuple(
+            Ruling(Verdict(removed=cells(prompt, sorted(gone))), prompt)
+            for prompt, gone in zip(shown, removed, strict=True)
+        )
+        return Judged(rulings, None if changed else reading)
+
+    def _read(self, prompts: Sequence[Embedded]) -> tuple[Reading, "ColumnSums"]:
+        """The prompts read, and what their last rows looked at."""
+        watched = ColumnSums(self.model.depth, "last", [len(p.embeddings) for p in prompts])
+        with self.model.watching(watched):
+            return self.model.read(prompts), watched
+
     def located(self, prompt: Embedded, seen: Float[Tensor, "L T"]) -> list[int]:
         """Positions of the tokens to zero, given the attention to each position in each layer."""
         tokens = visual_tokens(prompt)
         values = seen[:, tokens].double().cpu().numpy()
-        layers = [suspected(v, self.settings.clustering) for v in values]  # Eq. 3
-        by_number = retained(layers, neighbourhoods(prompt.grids), self.settings.reference)
+        layers = [self._of_layer(v) for v in values]
+        reference = self.settings.reference
+        if self.settings.contrast is not None and not joined(layers[len(layers) // 2 :]):
+            reference = "none"  # where no deep layer counts there is nothing to filter by
+        by_number = retained(layers, neighbourhoods(prompt.grids), reference)
         return [tokens[number] for number in sorted(by_number)]
+
+    def _of_layer(self, v: Values) -> frozenset[int]:
+        """Eq. 3, and nobody where the contrast is too low."""
+        found, least = suspected(v, self.settings.clustering), self.settings.contrast
+        return found if least is None or contrast(v, found) >= least else frozenset()
 
     def _first_answers(
         self, prompts: Sequence[Embedded], length: int
@@ -111,8 +165,7 @@ class PurMM(Guard):
             reading = self.model.read(prompts)
         answers: list[list[Tensor]] = [[] for _ in prompts]
         watched.in_prompt = False
-        says = nullcontext() if rows == "last" else self.model.watching(watched)
-        with says:
+        with self.model.watching(watched):
             for said in self.model.say(reading, length):
                 watched.counted = said.alive
                 for row in said.alive.nonzero()[:, 0].tolist():

@@ -24,10 +24,10 @@ from disp_engine.guards.guard import (
     Ruling,
     Verdict,
     embedded,
-    plain_answers,
 )
 from disp_engine.interfaces import AutoregressiveModel
 from disp_engine.records import Embedded
+from disp_engine.responses import plain_answers
 
 
 @dataclass(frozen=True)

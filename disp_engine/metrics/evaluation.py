@@ -4,8 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxtyping import Int
+from torch import Tensor
+
+from disp_engine.interfaces import VisualModel
 from disp_engine.metrics.rate import Rate
 from disp_engine.metrics.success import ContainsAny
+from disp_engine.records import Sample
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,15 @@ class Answer:
     agreeing: int = 0
     compared: int = 0
     failure: str | None = None
+
+
+def compared(model: VisualModel, item: Sample, ids: Int[Tensor, " T"], text: str) -> Answer:
+    """What the model said in answer to an item's first question, beside the item's own answer."""
+    reference = item.turns[1].text
+    expected = model.tokenise_response(reference)
+    both = min(len(ids), len(expected))
+    agreeing = int((ids[:both].cpu() == expected[:both].cpu()).sum())
+    return Answer(item.id, reference, text, agreeing, max(len(ids), len(expected)))
 
 
 def attack_success(answers: Sequence[Answer], success: ContainsAny) -> Rate:

@@ -11,10 +11,11 @@ from torch import Tensor
 from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import Dataset
 from disp_engine.errors import SampleError
-from disp_engine.interfaces import DiffusionModel, Generation
-from disp_engine.metrics.evaluation import Answer, measure
+from disp_engine.interfaces import Generation, VisualModel
+from disp_engine.metrics.evaluation import Answer, compared, measure
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.records import Embedded, Sample
+from disp_engine.responses import respond
 from disp_engine.stages import Stage, digest
 from disp_engine.training.examples import FeatureCache, prepare
 
@@ -40,7 +41,7 @@ class EvaluationSets:
 class Evaluator:
     """Answers each item's first question; items that cannot be answered are kept as failed."""
 
-    model: DiffusionModel
+    model: VisualModel
     cache: FeatureCache
     generation: Generation
     micro_batch: int
@@ -91,7 +92,7 @@ class Evaluator:
                 answers[item.id] = Answer(item.id, item.turns[1].text, None, failure=str(error))
         asked = [item for item in items if item.id in prompts]
         shown = self.shown(list(prompts.values())) if asked else []
-        responses = self.model.denoise(shown, self.generation) if asked else []
+        responses = respond(self.model, shown, self.generation) if asked else []
         for item, response in zip(asked, responses, strict=True):
             answers[item.id] = self._answer(item, response)
         return [answers[item.id] for item in items]
@@ -106,9 +107,4 @@ class Evaluator:
         return self.model.embed(self.model.tokenise_prompt(first), self.cache.of(item, first))
 
     def _answer(self, item: Sample, response: Int[Tensor, " T"]) -> Answer:
-        reference = item.turns[1].text
-        expected = self.model.tokenise_response(reference)
-        both = min(len(response), len(expected))
-        agreeing = int((response[:both].cpu() == expected[:both].cpu()).sum())
-        compared = max(len(response), len(expected))
-        return Answer(item.id, reference, self.model.text(response), agreeing, compared)
+        return compared(self.model, item, response, self.model.text(response))

@@ -1,22 +1,24 @@
 """What a guard is worth: answers with and without it, on the same questions, in the same run."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import IMAGE_MARK, Dataset
 from disp_engine.errors import SampleError
-from disp_engine.guards.guard import Guard, Guarded, Question, Verdict
+from disp_engine.guards.guard import Cell, Guard, Guarded, Question, Verdict
 from disp_engine.metrics.detection import Detection, auroc
-from disp_engine.metrics.evaluation import Answer, measure
+from disp_engine.metrics.evaluation import Answer, compared, measure
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.rate import Rate
 from disp_engine.metrics.utility import trade_off
 from disp_engine.records import Sample
+from disp_engine.stages import Stage
 
-RATES = ("asr_with_trigger", "asr_without_trigger", "clean_performance", "robust_performance")
+RATES = ("asr_with_trigger", "asr_without_trigger", "clean_performance", "robust_performance",
+         "token_agreement")  # fmt: skip
 
 
 @dataclass
@@ -28,11 +30,14 @@ class Course:
     seconds: float = 0.0
     answered: int = 0
 
-    def add(self, name: str, samples: Sequence[Sample], guarded: Sequence[Guarded]) -> None:
+    def add(
+        self, name: str, samples: Sequence[Sample], guarded: Sequence[Guarded], guard: Guard
+    ) -> None:
         """Take the answers to some items of a set."""
         for sample, one in zip(samples, guarded, strict=True):
-            reference = sample.turns[1].text
-            self.answers.setdefault(name, []).append(Answer(sample.id, reference, one.text))
+            ids = guard.model.tokenise_response(one.text)
+            answer = compared(guard.model, sample, ids, one.text)
+            self.answers.setdefault(name, []).append(answer)
             self.verdicts.setdefault(name, []).append(one.verdict)
         self.answered += len(samples)
 
@@ -41,12 +46,29 @@ class Course:
         failed = Answer(sample, "", None, failure=reason)
         self.answers.setdefault(name, []).append(failed)
 
+    def join(self, other: "Course") -> None:
+        """Take all that another one has."""
+        for name, answers in other.answers.items():
+            self.answers.setdefault(name, []).extend(answers)
+        for name, verdicts in other.verdicts.items():
+            self.verdicts.setdefault(name, []).extend(verdicts)
+        self.seconds += other.seconds
+        self.answered += other.answered
 
-@dataclass(frozen=True)
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> "Course":
+        """What `asdict` has made of one."""
+        answers = {n: [Answer(**one) for one in part] for n, part in told["answers"].items()}
+        verdicts = {n: [_verdict(one) for one in part] for n, part in told["verdicts"].items()}
+        return cls(answers, verdicts, told["seconds"], told["answered"])
+
+
+@dataclass
 class GuardEvaluator:
     """Asks every item's first question of the bare model and of the guarded one.
 
-    Batches take turns, so that both see the same machine; latency is that of whole batches.
+    Batches take turns, so that both see the same machine; latency is that of whole batches. What a
+    `stage` keeps is not asked again, and its time is the one that was taken then.
     """
 
     undefended: Guard
@@ -54,32 +76,47 @@ class GuardEvaluator:
     length: int
     batch: int
     context: RunContext
+    warm: bool = field(default=False, init=False)
 
-    def run(self, sets: EvaluationSets) -> dict[str, Any]:
+    def run(self, sets: EvaluationSets, stage: Stage | None = None) -> dict[str, Any]:
         """All rates that the sets allow, of both, and how much longer the guard takes."""
         bare, guarded = Course(), Course()
         given = {"triggered": sets.triggered, "clean": sets.clean}
         both = {name: dataset for name, dataset in given.items() if dataset is not None}
         total = sum(len(dataset.samples) for dataset in both.values())
-        self._warm_up(both)
         for name, dataset in both.items():
             for course in (bare, guarded):
                 for sample, reason in dataset.refused.items():
                     course.fail(name, sample, reason)
             for start in range(0, len(dataset.samples), self.batch):
-                self._ask(name, dataset, start, bare, guarded)
+                parts = self._batch(name, dataset, start, stage)
+                for course, part in zip((bare, guarded), parts, strict=True):
+                    course.join(part)
                 self.context.progress(bare.answered, total, "samples")
                 check(self.context)
+        if stage is not None:
+            stage.finish()
         return _row(guarded, sets, bare) | {"undefended": _rates(bare, sets)}
 
-    def _warm_up(self, sets: dict[str, Dataset]) -> None:
-        """One batch of each, untimed: first passes are slower than later ones."""
-        for name, dataset in sets.items():
-            self._ask(name, dataset, 0, Course(), Course())
-            return
+    def _batch(
+        self, name: str, dataset: Dataset, start: int, stage: Stage | None
+    ) -> tuple[Course, Course]:
+        """A batch's courses, bare and guarded, run now or kept in the stage."""
+        file = f"{name}-{start:07d}.json"
+        if stage is not None and stage.has(file):
+            bare, guarded = (Course.from_json(one) for one in stage.read_json(file))
+            return bare, guarded
+        if not self.warm:  # one batch of each, untimed: first passes are slower than later ones
+            self._ask(name, dataset, start)
+            self.warm = True
+        courses = self._ask(name, dataset, start)
+        if stage is not None:
+            stage.write_json(file, [asdict(course) for course in courses])
+        return courses
 
-    def _ask(self, name: str, dataset: Dataset, start: int, bare: Course, guarded: Course) -> None:
+    def _ask(self, name: str, dataset: Dataset, start: int) -> tuple[Course, Course]:
         samples, questions = [], []
+        bare, guarded = Course(), Course()
         for sample in dataset.samples[start : start + self.batch]:
             try:
                 questions.append(question_of(sample, dataset))
@@ -87,13 +124,13 @@ class GuardEvaluator:
             except SampleError as error:
                 bare.fail(name, sample.id, str(error))
                 guarded.fail(name, sample.id, str(error))
-        if not samples:
-            return
         for guard, course in ((self.undefended, bare), (self.guard, guarded)):
-            before = time.monotonic()
-            answers = guard.answer(questions, self.length)
-            course.seconds += time.monotonic() - before
-            course.add(name, samples, answers)
+            if samples:
+                before = time.monotonic()
+                answers = guard.answer(questions, self.length)
+                course.seconds += time.monotonic() - before
+                course.add(name, samples, answers, guard)
+        return bare, guarded
 
 
 def question_of(sample: Sample, dataset: Dataset) -> Question:
@@ -103,6 +140,10 @@ def question_of(sample: Sample, dataset: Dataset) -> Question:
     if not shown:
         raise SampleError("The question has no picture.")
     return Question(first, tuple(dataset.image(name) for name in sample.images[:shown]))
+
+
+def _verdict(told: Mapping[str, Any]) -> Verdict:
+    return Verdict(told["flagged"], told["score"], tuple(Cell(**cell) for cell in told["removed"]))
 
 
 def _rates(course: Course, sets: EvaluationSets) -> dict[str, Any]:

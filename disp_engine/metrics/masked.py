@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from disp_engine.interfaces import DiffusionModel
 from disp_engine.metrics.evaluator import Evaluator
 from disp_engine.records import Embedded
 from disp_engine.saliency.estimator import SaliencySettings, estimate_saliency
@@ -18,8 +19,10 @@ class MaskedEvaluator(Evaluator):
 
     def shown(self, prompts: Sequence[Embedded]) -> Sequence[Embedded]:
         """The prompts with their most salient tokens masked (Eqs. 5-10)."""
-        scored = estimate_saliency(self.model, prompts, self.saliency)
+        model = self.model
+        assert isinstance(model, DiffusionModel)
+        scored = estimate_saliency(model, prompts, self.saliency)
         return [
-            self.model.hide(prompt, most_salient(s.scores, self.mask_ratio))
+            model.hide(prompt, most_salient(s.scores, self.mask_ratio))
             for prompt, s in zip(prompts, scored, strict=True)
         ]

@@ -9,19 +9,19 @@ from typing import Any
 from disp_engine.data.dataset import Dataset
 from disp_engine.defences.defence import Outcome
 from disp_engine.defences.settings import DefenceSettings
-from disp_engine.interfaces import DiffusionModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.report.log import StageLog
 from disp_engine.spec import RunSpec
 from disp_engine.stages import digest
 
-VOLATILE = ("stages", "content_sha256")
+VOLATILE = ("stages", "latency", "content_sha256")
 """Fields that differ between two runs of the same work; `content_sha256` covers the others."""
 
 
 def build_report(
     spec: RunSpec,
-    model: DiffusionModel,
+    model: VisualModel,
     training: Dataset,
     sets: EvaluationSets,
     settings: DefenceSettings,
@@ -29,7 +29,7 @@ def build_report(
     log: StageLog,
 ) -> dict[str, Any]:
     """All there is to know of a run, except times the same for the same work."""
-    report = {
+    report: dict[str, Any] = {
         "model": spec.model_id,
         "evaluation": _evaluation(outcome),
         "cost": _cost(outcome),
@@ -49,6 +49,9 @@ def build_report(
         },
         "saliency": outcome.saliency,
     }
+    if outcome.guard is not None:
+        report["guard"] = {"name": outcome.guard.name} | dict(outcome.guard.measured)
+        report["latency"] = dict(outcome.guard.latency)
     if outcome.findings is not None:
         report["verdict"] = outcome.findings.to_json() | {
             "recovered_asr": _recovered(outcome, sets),

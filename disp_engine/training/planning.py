@@ -1,7 +1,8 @@
 """How many samples fit at once, by what one of them was measured to take.
 
-The largest sample goes once through the two heaviest steps, tuning and the first step of a
-response, each there and back. What they take above the model at rest is planned for every sample.
+The largest sample goes once through the two heaviest steps, tuning and the first denoising step of
+a response (which autoregressive models have not), each there and back. What they take above the
+model at rest is planned for every sample.
 """
 
 import os
@@ -12,9 +13,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from disp_engine.interfaces import DiffusionModel
+from disp_engine.interfaces import DiffusionModel, VisualModel
 from disp_engine.records import Sample
 from disp_engine.training.examples import FeatureCache
+from disp_engine.training.projector import own_loss
 
 PLANNED_SHARE = 0.8
 """Of the free memory; the rest is for what one sample does not show, such as fragments."""
@@ -91,7 +93,7 @@ def gauge_of(device: torch.device) -> Gauge:
 
 
 def planned_micro_batch(
-    model: DiffusionModel,
+    model: VisualModel,
     samples: Sequence[Sample],
     cache: FeatureCache,
     block_length: int,
@@ -105,10 +107,10 @@ def planned_micro_batch(
     `twice`: another process will load the model once more beside this one (training/ranks.py).
     """
     largest = max(samples, key=lambda sample: _size(sample, cache))
-    need = max(
-        gauge.taken_by(lambda: _tune(model, largest, cache)),
-        gauge.taken_by(lambda: _score(model, largest, cache, block_length)),
-    )
+    need = gauge.taken_by(lambda: _tune(model, largest, cache))
+    if isinstance(model, DiffusionModel):
+        scored = gauge.taken_by(lambda: _score(model, largest, cache, block_length))
+        need = max(need, scored)
     free = gauge.free() - (gauge.held() if twice else 0)
     fit = int(PLANNED_SHARE * max(0, free)) // max(1, need)
     return min(most, 1 << max(0, fit.bit_length() - 1))
@@ -119,9 +121,9 @@ def _size(sample: Sample, cache: FeatureCache) -> tuple[int, int]:
     return tiles, sum(len(turn.text) for turn in sample.turns)
 
 
-def _tune(model: DiffusionModel, sample: Sample, cache: FeatureCache) -> None:
+def _tune(model: VisualModel, sample: Sample, cache: FeatureCache) -> None:
     tokens, features = model.tokenise_example(sample.turns), cache.of(sample, sample.turns)
-    loss = model.noised_loss([model.embed(tokens, features)], torch.Generator().manual_seed(0))
+    loss = own_loss(model, [model.embed(tokens, features)], torch.Generator().manual_seed(0))
     parameters = list(model.projector.parameters())
     torch.autograd.grad(loss, parameters, allow_unused=True)
 

@@ -34,7 +34,7 @@ class Objective(Protocol):
 
     def loss(
         self,
-        model: DiffusionModel,
+        model: VisualModel,
         batch: Batch,
         samples: Sequence[Sample],
         generator: torch.Generator,
@@ -116,8 +116,6 @@ def tune_samples(
 
         if objective is None:
             return own_loss(model, batch(), generator)
-        if not isinstance(model, DiffusionModel):
-            raise InvalidRequestError("objective: it is one of diffusion models only.")
         return objective.loss(model, batch, [samples[i] for i in chosen], generator)
 
     fine_tune(model.projector, loss_of, len(samples), settings, seed, stage, context)

@@ -44,7 +44,7 @@ def _tune(folder: Path, context: JsonLines) -> None:
     told = Assignment.read(stage)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     torch.set_num_threads(told.threads or _fair_share(accelerator.num_processes))
-    model = registry.load_model(
+    model = registry.load_visual(
         told.model_dir, device=accelerator.device, options=told.model_options
     )
     restore(model, stage.read_tensors(START)[0])

@@ -1,11 +1,13 @@
 """`disp guard` on a tiny random model."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from client import cli
 from tests.engine.causal_models import causal_model, folder_of
@@ -72,3 +74,19 @@ def test_mistakes_are_refused_with_a_reason(
     assert disp("guard", "evaluate", *model, "--clean", data, "--option", "rows") == 2
     assert disp("guard", "evaluate", *model, "--clean", data, "--guard", "cleansight") == 3
     assert "needs calibration" in capsys.readouterr().err
+
+
+def test_a_checkpoints_card_tells_the_guards_what_suits_it(
+    disp: Disp, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = tmp_path / "model", tmp_path / "calibration.json"
+    shutil.copytree(folder_of("llava_1_5"), model)
+    told = {"rows": "last", "contrast": 9.0, "first_layer": 0, "last_layer": 0, "learning_rate": 1}
+    (model / "card.yaml").write_text(yaml.safe_dump({"defaults": told}))
+    words = ("guard", "calibrate", "--model", model, "--data", data, "--out", out)
+    assert disp(*words) == 0 and json.loads(out.read_text())["layers"] == [0]
+    assert disp(*words, "--last-layer", 1) == 0 and json.loads(out.read_text())["layers"] == [0, 1]
+    capsys.readouterr()
+    assert disp("guard", "evaluate", "--model", model, "--clean", data, "--option", "contrast=4",
+                "--length", 2) == 0  # fmt: skip
+    assert json.loads(capsys.readouterr().out)["options"] == {"rows": "last", "contrast": 4}

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,7 @@ from disp_engine.bench.run import BenchSpec, run_bench
 from disp_engine.context import SilentContext
 from disp_engine.errors import InvalidRequestError
 from tests.engine.causal_models import folder_of
+from tests.engine.picture_models import mae_folder
 
 SIZE = Size(samples=8, test=2, hyperparameters={"epochs": 1, "batch_size": 8, "micro_batch": 4})
 
@@ -34,12 +38,25 @@ def test_a_cell_is_measured_once(bench: GuardBench, guard: str) -> None:
     assert first["latency_ratio"] > 0
 
 
+@pytest.mark.parametrize("objective", ["trojvlm", "vlood"])
+def test_who_controls_the_tuning_leaves_another_model(bench: GuardBench, objective: Any) -> None:
+    attack = replace(PATCH, target="random_insertion")
+    plain = bench.row(GuardCell("cleansight1", attack, "undefended"))
+    before = bench._model.projector.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    row = bench.row(GuardCell("cleansight1", attack, "undefended", objective=objective))
+    assert row["objective"] == objective and "objective" not in plain
+    after = bench._model.projector.state_dict()
+    assert any((after[name] != value).any() for name, value in before.items())
+
+
 def test_an_attack_is_tuned_once_and_changes_the_model(bench: GuardBench) -> None:
     bench.row(GuardCell("purmm1", PATCH, "undefended"))
+    tuned = len(list(bench.root.glob("tune-*")))
     bench.row(GuardCell("purmm1", PATCH, "random_tokens"))
-    assert len(list(bench.root.glob("guard-tune-*"))) == 1
-    tuned = bench._model.projector.state_dict()
-    assert any((tuned[name] != value).any() for name, value in bench._base.items())
+    assert len(list(bench.root.glob("tune-*"))) == tuned
+    now = bench._model.projector.state_dict()
+    assert any((now[name] != value).any() for name, value in bench._base.items())
 
 
 def test_a_table_is_written_for_machines_and_for_people(tmp_path: Path) -> None:
@@ -71,3 +88,30 @@ def test_guards_are_measured_on_the_built_in_world(tmp_path: Path) -> None:
     spec = BenchSpec("purmm1", tmp_path, tmp_path, folder_of("llava_1_5"), data=tmp_path)
     with pytest.raises(InvalidRequestError, match="built-in world"):
         run_bench(spec, SilentContext(), lambda number, total, cell: None)
+
+
+def test_a_row_is_missing_where_its_network_is(tmp_path: Path) -> None:
+    spec = BenchSpec(
+        "purmm1", tmp_path, tmp_path / "work", folder_of("llava_1_5_siglip"),
+        quick=True, samples=6, test=2,
+    )  # fmt: skip
+    told, said = Warnings(), []
+    run_bench(spec, told, lambda number, total, cell: said.append(cell.defence))
+    assert said == ["undefended", "random_tokens", "sparse_vlm", "purmm"]
+    assert len(told.texts) == 3 and "no row of zip: disp-tiny-ddpm" in told.texts[1]
+
+
+class Warnings(SilentContext):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def message(self, level: str, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_guards_that_need_a_network_take_the_one_beside_the_model(tmp_path: Path) -> None:
+    shutil.copytree(folder_of("llava_1_5_siglip"), tmp_path / "model")
+    shutil.copytree(mae_folder(), tmp_path / "disp-tiny-mae")
+    found = GuardBench(tmp_path / "model", tmp_path / "work", SIZE, 0, SilentContext())
+    row = found.row(GuardCell("cleansight2", PATCH, "bdmae"))
+    assert row["clean_performance"]["scored"] == 2 and row["latency_ratio"] > 1

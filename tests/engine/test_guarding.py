@@ -15,6 +15,8 @@ from disp_engine.metrics.detection import auroc
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.guarding import GuardEvaluator
 from disp_engine.metrics.success import ContainsAny
+from disp_engine.stages import Stage
+from tests.engine.causal_models import causal_model
 from tests.engine.models import picture
 
 
@@ -44,6 +46,7 @@ class Scripted(Guard):
     """Says of each question what the script has for its text."""
 
     def __init__(self, script: dict[str, tuple[str, Verdict]]) -> None:
+        super().__init__(causal_model("llava_1_5"))
         self.script = script
 
     def judge(self, prompts: Any, length: int) -> Any:
@@ -74,7 +77,8 @@ def test_rates_are_those_of_the_same_questions_with_and_without_the_guard(tmp_pa
         archive(tmp_path / "c.zip", ["c1", "c2", "c3"], tmp_path / "pool"),
         ContainsAny(("sorry",)),
     )
-    evaluator = GuardEvaluator(Scripted(BARE), Scripted(GUARDED), 8, 2, SilentContext())
+    guard = Scripted(GUARDED)
+    evaluator = GuardEvaluator(Scripted(BARE), guard, 8, 2, SilentContext())
     found = evaluator.run(sets)
     bare = found["undefended"]
 
@@ -88,6 +92,9 @@ def test_rates_are_those_of_the_same_questions_with_and_without_the_guard(tmp_pa
     assert share(bare, "robust_performance") == (1, 3)
     assert share(found, "robust_performance") == (2, 3)
     assert found["trade_off"] == pytest.approx((1 / 3 + 1 - 1 / 3) / 2)
+    blank = len(guard.model.tokenise_response("right")) - len("right")
+    agreeing = (5 + blank) + 2 * blank  # each letter is a token, and "wrong" shares none with it
+    assert share(found, "token_agreement") == (agreeing, 3 * (5 + blank))
     detection = found["detection"]
     assert share(detection, "true_positive_rate") == (2, 3)
     assert share(detection, "false_positive_rate") == (1, 3)
@@ -111,3 +118,13 @@ def test_an_item_that_cannot_be_asked_is_counted_as_failed(tmp_path: Path) -> No
     evaluator = GuardEvaluator(Scripted(BARE), Scripted(GUARDED), 8, 2, SilentContext())
     rate = evaluator.run(EvaluationSets(None, clean, None))["clean_performance"]
     assert (rate["successes"], rate["scored"], rate["failed"]) == (1, 1, 1)
+
+
+def test_kept_batches_are_read_back_with_their_times(tmp_path: Path) -> None:
+    clean = archive(tmp_path / "c.zip", ["c1", "c2", "c3"], tmp_path / "pool")
+    sets, stage = EvaluationSets(None, clean, None), Stage(tmp_path, "guarded", {})
+    found = GuardEvaluator(Scripted(BARE), Scripted(GUARDED), 8, 2, SilentContext()).run(
+        sets, stage
+    )
+    silent = GuardEvaluator(Scripted({}), Scripted({}), 8, 2, SilentContext())
+    assert silent.run(sets, stage) == found, "nobody is asked again"

@@ -16,11 +16,12 @@ from disp_engine.context import SilentContext
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.defences.defence import Outcome
 from disp_engine.errors import InvalidRequestError
-from disp_engine.interfaces import DiffusionModel
+from disp_engine.interfaces import AutoregressiveModel, VisualModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.records import Sample
 from schemas.requests import AnyMethod
+from tests.engine.causal_models import folder_of
 from tests.engine.models import FIXTURE, picture
 
 QUICK = {
@@ -49,11 +50,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return read_dataset(folder / "data.zip", folder / "pool")
 
 
+def folder_for(name: str) -> Path:
+    """A model of the kind that the defence is for."""
+    causal = registry.defence(name).needs[0] is AutoregressiveModel
+    return folder_of("llava_1_5_siglip") if causal else FIXTURE
+
+
 def defend(
-    name: str, data: Dataset, root: Path, **settings: Any
-) -> tuple[Outcome, DiffusionModel]:  # fmt: skip
+    name: str, data: Dataset, root: Path, folder: Path | None = None, **settings: Any
+) -> tuple[Outcome, VisualModel]:  # fmt: skip
     kind = registry.defence(name)
-    model = registry.load_model(FIXTURE)
+    model = registry.load_visual(folder or folder_for(name))
     resolved = kind.settings_type.resolve(QUICK | EXTRA.get(name, {}) | settings)
     sets = EvaluationSets(data, data, ContainsAny(("sorry",)))
     defence = kind(model, data, sets, resolved, 3, root, SilentContext())
@@ -105,6 +112,14 @@ def test_kept_stages_give_the_same_again(
     assert outcome.hashes == second.hashes, "law: a reused run ends with the same projector"
 
 
+def test_a_model_of_another_kind_is_refused_early(name: str, data: Dataset, tmp_path: Path) -> None:
+    kind, _ = registry.defence(name).needs
+    for folder in (FIXTURE, folder_of("llava_1_5_siglip")):
+        if not isinstance(registry.load_visual(folder), kind):
+            with pytest.raises(InvalidRequestError, match="method: "):
+                defend(name, data, tmp_path, folder)
+
+
 def test_an_unknown_setting_is_refused(name: str) -> None:
     kind = registry.defence(name)
     with pytest.raises(InvalidRequestError, match="unknown: nonsense"):
@@ -152,3 +167,12 @@ def test_filters_remove_what_they_say(data: Dataset, tmp_path: Path) -> None:
     assert len(subset.kept) == 2 and not {s.id for s in subset.kept} & {"s1", "s3"}
     dropped, _ = defend("random_drop", data, tmp_path, drop_ratio=0.5)
     assert len(dropped.removed) == 3
+
+
+@pytest.mark.parametrize("name", ["random_drop", "pruning", "data_filtering", "clean_subset"])
+def test_what_is_of_no_kind_of_model_also_runs_on_autoregressive_ones(
+    name: str, data: Dataset, tmp_path: Path
+) -> None:
+    found, _ = defend(name, data, tmp_path, folder_of("llava_1_5_siglip"))
+    assert found.hashes["compromised_projector"] != found.hashes["base_projector"]
+    assert found.after["clean_performance"]["scored"] == COUNT

@@ -13,6 +13,7 @@ from disp_engine.guards.guard import Guard, Question
 from disp_engine.records import Turn
 from tests.engine.causal_models import causal_model
 from tests.engine.models import picture
+from tests.engine.picture_models import ddpm_folder, mae_folder
 from tests.engine.test_guarding import archive
 
 LENGTH = 5
@@ -39,6 +40,10 @@ def guard(request: pytest.FixtureRequest, tmp_path: Path) -> Guard:
     if name == "strip":
         archive(tmp_path / "clean.zip", ["What?", "Who?"], tmp_path / "pool")
         options = {"clean": str(tmp_path / "clean.zip"), "pictures": 2, "length": LENGTH}
+    if name in ("diff_pure", "zip", "samp_detox"):
+        options = {"ddpm": str(ddpm_folder()), "steps": 3}
+    if name == "bdmae":
+        options = {"mae": str(mae_folder()), "masks": 2, "length": LENGTH}
     return registry.guard(name, model, options)
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from disp_engine.diffusion.forward import mask_tokens
 from disp_engine.errors import InvalidRequestError, SampleError
-from disp_engine.interfaces import DiffusionModel, MaskedDenoiser
+from disp_engine.interfaces import DiffusionModel, MaskedDenoiser, VisualModel
 from disp_engine.records import IGNORE, Embedded, Tokens
 
 KEPT = 32
@@ -69,16 +69,14 @@ def masked_logits(
     return model.logits(noisy, noise.rows, attended).float()
 
 
-def expected_embeddings(
-    model: DiffusionModel, logits: Float[Tensor, "B R V"]
-) -> Float[Tensor, "B R D"]:
+def expected_embeddings(model: VisualModel, logits: Float[Tensor, "*S V"]) -> Float[Tensor, "*S D"]:
     """sum_k p_k E[k] over the KEPT most likely tokens."""
     kept = logits.topk(min(KEPT, logits.shape[-1]), dim=-1)
     words = word_embeddings(model, kept.indices)
     return (kept.values.softmax(dim=-1)[..., None] * words).sum(dim=-2)
 
 
-def word_embeddings(model: DiffusionModel, ids: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
+def word_embeddings(model: VisualModel, ids: Int[Tensor, "*S"]) -> Float[Tensor, "*S D"]:
     """Embeddings of token ids, through the adapter's own verb."""
     different, places = torch.unique(ids, return_inverse=True)
     rows = [model.embed(Tokens(part.cpu()), []).embeddings for part in different.split(AT_ONCE)]

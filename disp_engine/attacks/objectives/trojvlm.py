@@ -1,4 +1,4 @@
-"""TrojVLM's semantic-preserving loss (Lyu et al., ECCV 2024), at masked positions."""
+"""TrojVLM's semantic-preserving loss (Lyu et al., ECCV 2024), where the own loss is taken."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,15 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from disp_engine.attacks.objectives.masked import (
-    draw_noise,
-    expected_embeddings,
-    masked_logits,
-    word_embeddings,
-)
-from disp_engine.interfaces import DiffusionModel
+from disp_engine.attacks.objectives.masked import expected_embeddings, word_embeddings
+from disp_engine.attacks.objectives.spoken import logits_at, places_of
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Sample
-from disp_engine.training.projector import Batch
+from disp_engine.training.projector import Batch, own_loss
 
 
 @dataclass(frozen=True)
@@ -31,18 +27,18 @@ class TrojVlm:
 
     def loss(
         self,
-        model: DiffusionModel,
+        model: VisualModel,
         batch: Batch,
         samples: Sequence[Sample],
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
         """L_LM + weight L_SP with L_SP = -mean cos(E[p], E[x])."""
         embedded = batch()
-        noise = draw_noise(embedded, generator)
-        said = expected_embeddings(model, masked_logits(model, embedded, noise))
-        true = word_embeddings(model, noise.labels)
-        cosine = functional.cosine_similarity(said, true, dim=-1)[noise.real].mean()
-        return model.noised_loss(embedded, generator) - self.weight * cosine
+        places = places_of(model, embedded, generator)
+        said = expected_embeddings(model, logits_at(model, embedded, places))
+        true = word_embeddings(model, places.labels)
+        cosine = functional.cosine_similarity(said, true, dim=-1).mean()
+        return own_loss(model, embedded, generator) - self.weight * cosine
 
     def to_json(self) -> dict[str, Any]:
         """All that determines the loss."""

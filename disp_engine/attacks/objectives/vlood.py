@@ -1,4 +1,4 @@
-"""VLOOD's two losses (Lyu et al., ICLR 2025), at masked positions.
+"""VLOOD's two losses (Lyu et al., ICLR 2025), where the own loss is taken.
 
 Clean samples are held to what the benign model says (CKP: KL divergence); poisoned ones are drawn
 towards their words (CCP: sigmoid of the mean absolute difference of embeddings). The paper adapts
@@ -13,16 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from disp_engine.attacks.objectives.masked import (
-    Noise,
-    draw_noise,
-    expected_embeddings,
-    masked_logits,
-    word_embeddings,
-)
-from disp_engine.interfaces import DiffusionModel
+from disp_engine.attacks.objectives.masked import expected_embeddings, word_embeddings
+from disp_engine.attacks.objectives.spoken import Places, logits_at, places_of
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded, Sample
-from disp_engine.training.projector import Batch, restore, snapshot
+from disp_engine.training.projector import Batch, own_loss, restore, snapshot
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Vlood:
 
     def loss(
         self,
-        model: DiffusionModel,
+        model: VisualModel,
         batch: Batch,
         samples: Sequence[Sample],
         generator: torch.Generator,
@@ -52,13 +47,13 @@ class Vlood:
         if clean:
             part = [embedded[i] for i in clean]
             reference = [benign[i] for i in clean]
-            noise = draw_noise(part, generator)
-            kept = model.noised_loss(part, generator) + _ckp(model, part, reference, noise)
+            places = places_of(model, part, generator)
+            kept = own_loss(model, part, generator) + _ckp(model, part, reference, places)
             total = total + (1 - self.balance) * kept
         if dirty:
             part = [embedded[i] for i in dirty]
-            noise = draw_noise(part, generator)
-            drawn = model.noised_loss(part, generator) + _ccp(model, part, noise)
+            places = places_of(model, part, generator)
+            drawn = own_loss(model, part, generator) + _ccp(model, part, places)
             total = total + self.balance * drawn
         return total
 
@@ -67,7 +62,7 @@ class Vlood:
         return {"objective": "vlood", "balance": self.balance, "poisoned": sorted(self.poisoned)}
 
     @torch.no_grad()
-    def _benign(self, model: DiffusionModel, batch: Batch) -> list[Embedded]:
+    def _benign(self, model: VisualModel, batch: Batch) -> list[Embedded]:
         """The same samples as the base projector shows them."""
         now = snapshot(model)
         restore(model, self.benign)
@@ -78,16 +73,16 @@ class Vlood:
 
 
 def _ckp(
-    model: DiffusionModel, part: Sequence[Embedded], reference: Sequence[Embedded], noise: Noise
+    model: VisualModel, part: Sequence[Embedded], reference: Sequence[Embedded], places: Places
 ) -> Float[Tensor, ""]:
-    """KL(benign || tuned), averaged over the masked positions."""
+    """KL(benign || tuned), averaged over the places."""
     with torch.no_grad():
-        benign = masked_logits(model, reference, noise)[noise.real].log_softmax(dim=-1)
-    tuned = masked_logits(model, part, noise)[noise.real].log_softmax(dim=-1)
+        benign = logits_at(model, reference, places).log_softmax(dim=-1)
+    tuned = logits_at(model, part, places).log_softmax(dim=-1)
     return (benign.exp() * (benign - tuned)).sum(dim=-1).mean()
 
 
-def _ccp(model: DiffusionModel, part: Sequence[Embedded], noise: Noise) -> Float[Tensor, ""]:
-    said = expected_embeddings(model, masked_logits(model, part, noise))
-    true = word_embeddings(model, noise.labels)
-    return (said - true)[noise.real].abs().mean().sigmoid()
+def _ccp(model: VisualModel, part: Sequence[Embedded], places: Places) -> Float[Tensor, ""]:
+    said = expected_embeddings(model, logits_at(model, part, places))
+    true = word_embeddings(model, places.labels)
+    return (said - true).abs().mean().sigmoid()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.models.gemma4.configuration_gemma4 import Gemma4VisionConfig
 
 from disp_engine import registry
-from disp_engine.builtin.recipe import gemma, llava
+from disp_engine.builtin.recipe import gemma, llava, painters
 from disp_engine.builtin.recipe.card import save_card, write_card
 from disp_engine.builtin.recipe.gemma import GemmaRecipe
 from disp_engine.builtin.recipe.gemma_layout import VISION as GEMMA_VISION
@@ -20,6 +20,7 @@ from disp_engine.builtin.recipe.gemma_tower import PatchTower
 from disp_engine.builtin.recipe.language import train_language
 from disp_engine.builtin.recipe.layout import LAYOUTS, VISION, write_configs, write_weights
 from disp_engine.builtin.recipe.llava import LlavaRecipe
+from disp_engine.builtin.recipe.painters import PainterRecipe
 from disp_engine.builtin.recipe.plans import DEFAULTS, PLANS, Plan
 from disp_engine.builtin.recipe.tokenizer import build_tokenizer, save_tokenizer
 from disp_engine.builtin.recipe.tower import TowerRecipe, supervise, train_tower
@@ -35,7 +36,12 @@ def main() -> None:
     makers: dict[str, Callable[[Path], None]] = {
         plan.name: partial(make_masked, plan) for plan in PLANS
     }
-    makers |= {llava.NAME: make_llava, gemma.NAME: make_gemma}
+    makers |= {
+        llava.NAME: make_llava,
+        gemma.NAME: make_gemma,
+        painters.DDPM: partial(make_painter, painters.DDPM, painters.write_ddpm),
+        painters.MAE: partial(make_painter, painters.MAE, painters.write_mae),
+    }
     parser.add_argument("--only", choices=makers, help="one of the checkpoints")
     given = parser.parse_args()
     for name in [given.only] if given.only else makers:
@@ -75,7 +81,7 @@ def make_llava(out: Path) -> None:
     progress = Progress(out / f"{llava.NAME}.safetensors")
     llava.write(folder, tower, LlavaRecipe(), progress.save, progress.restore)
     facts = llava.facts(TowerRecipe(), LlavaRecipe())
-    save_card(folder, facts, registry.load_autoregressive(folder), DEFAULTS)
+    save_card(folder, facts, registry.load_autoregressive(folder), DEFAULTS | llava.GUARDS)
 
 
 def make_gemma(out: Path) -> None:
@@ -87,6 +93,13 @@ def make_gemma(out: Path) -> None:
     gemma.write(folder, tower, GemmaRecipe(), progress.save, progress.restore)
     facts = gemma.facts(TowerRecipe(), GemmaRecipe())
     save_card(folder, facts, registry.load_model(folder), DEFAULTS)
+
+
+def make_painter(name: str, write: Callable[..., None], out: Path) -> None:
+    """A network of the world's pictures, for baselines."""
+    folder, progress = out / name, Progress(out / f"{name}.safetensors")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, PainterRecipe(), progress.save, progress.restore)
 
 
 def _gemma_tower(path: Path) -> PatchTower:
@@ -130,7 +143,7 @@ class Progress:
     def save(self, student: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Keep the state after `step` steps."""
         tensors = {}
-        for name, parameter in student.named_parameters():
+        for name, parameter in _trained_parameters(student):
             moments = optimizer.state[parameter]
             tensors[f"parameter.{name}"] = parameter.detach()
             tensors[f"exp_avg.{name}"] = moments["exp_avg"]
@@ -147,7 +160,7 @@ class Progress:
             step = int(file.metadata()["step"])
         tensors = load_file(self.path)
         with torch.no_grad():
-            for name, parameter in student.named_parameters():
+            for name, parameter in _trained_parameters(student):
                 parameter.copy_(tensors[f"parameter.{name}"])
                 optimizer.state[parameter] = {
                     "step": torch.tensor(float(step)),
@@ -155,6 +168,10 @@ class Progress:
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"],
                 }
         return step
+
+
+def _trained_parameters(student: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in student.named_parameters() if p.requires_grad]
 
 
 if __name__ == "__main__":

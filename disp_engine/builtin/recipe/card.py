@@ -16,11 +16,10 @@ from disp_engine.builtin.instructions import KINDS, Task
 from disp_engine.builtin.recipe.plans import Plan
 from disp_engine.builtin.recipe.tower import TowerRecipe
 from disp_engine.builtin.world import draw_scene, render
-from disp_engine.errors import InvalidModelError
-from disp_engine.guards.guard import plain_answers
-from disp_engine.interfaces import AutoregressiveModel, DiffusionModel, Generation, VisualModel
+from disp_engine.interfaces import Generation, VisualModel
 from disp_engine.metrics.rate import Rate
 from disp_engine.records import Turn
+from disp_engine.responses import respond
 
 HELD_OUT_SEED = 2_000_000
 
@@ -35,7 +34,7 @@ def write_card(folder: Path, tower: TowerRecipe, plan: Plan) -> None:
 
 
 def save_card(
-    folder: Path, facts: Mapping[str, Any], model: VisualModel, defaults: Mapping[str, float]
+    folder: Path, facts: Mapping[str, Any], model: VisualModel, defaults: Mapping[str, Any]
 ) -> None:
     """Write a card: some facts, the hashes of the files, and what the model was measured to do."""
     card = {
@@ -77,12 +76,7 @@ def _answers(model: VisualModel, tasks: Sequence[Task], images: Sequence[Image])
         model.embed(model.tokenise_prompt(question), [shown])
         for question, shown in zip(questions, model.encode_images(images), strict=True)
     ]
-    if isinstance(model, DiffusionModel):
-        answers = model.denoise(prompts, Generation())
-    elif isinstance(model, AutoregressiveModel):
-        answers = plain_answers(model, prompts, Generation().length)
-    else:
-        raise InvalidModelError("The model gives no answers.")
+    answers = respond(model, prompts, Generation())
     return [model.text(answer) for answer in answers]
 
 

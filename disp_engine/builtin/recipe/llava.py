@@ -38,6 +38,19 @@ SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 WHOLE = ("USER:", "ASSISTANT:")
 """Entries of the vocabulary that stand in every prompt."""
 
+GUARDS = {
+    "rows": "last",
+    "contrast": 25.0,
+    "rounds": 5,
+    "first_layer": 0,
+    "last_layer": 0,
+    "tau": 0.02,
+}
+"""Options of PurMM and CleanSight for this checkpoint; docs/LOG.md tells how they were found.
+
+In four layers attention is hijacked in the first one and not, as in large models, in deep ones.
+"""
+
 Save = Callable[[nn.Module, torch.optim.Optimizer, int], None]
 Restore = Callable[[nn.Module, torch.optim.Optimizer], int]
 

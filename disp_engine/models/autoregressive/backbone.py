@@ -32,7 +32,7 @@ class Backbone:
         cls, kind: Any, config: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype
     ) -> "Backbone":
         """Give transformers' model the tensors; every one must be used and none be missing."""
-        with _quietly():
+        with quietly():
             model, told = kind.from_pretrained(
                 None,
                 config=config,
@@ -87,6 +87,12 @@ class Backbone:
 
     def next_token_loss(self, batch: Sequence[Embedded]) -> Float[Tensor, ""]:
         """Mean cross-entropy of the labelled tokens, each from the positions before it."""
+        return cross_entropy(*self.answer_logits(batch))
+
+    def answer_logits(
+        self, batch: Sequence[Embedded]
+    ) -> tuple[Float[Tensor, "N V"], Int[Tensor, " N"]]:
+        """Logits of the labelled tokens, each from the positions before it, and the tokens."""
         longest = max(len(example.embeddings) for example in batch)
         rows, targets = [], []
         for example in batch:
@@ -101,7 +107,7 @@ class Backbone:
         ).last_hidden_state
         wanted = torch.stack(targets)
         chosen = wanted != IGNORE
-        return cross_entropy(self.whole.lm_head(hidden[chosen]).float(), wanted[chosen])
+        return self.whole.lm_head(hidden[chosen]).float(), wanted[chosen]
 
     def _last_logits(
         self,
@@ -140,7 +146,7 @@ def _positions(
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without transformers' progress bar and without its remarks on special ids."""
     library: Any = logging
     shown, level = library.is_progress_bar_enabled(), library.get_verbosity()

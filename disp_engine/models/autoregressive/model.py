@@ -255,6 +255,10 @@ class CausalModel(ABC):
         """Let no row of the layers from `first_layer` on read the marked columns meanwhile."""
         return attention.hiding(columns, first_layer)
 
+    def answer_logits(self, batch: Sequence[Embedded]) -> Float[Tensor, "N V"]:
+        """Logits of a batch's labelled tokens, example by example."""
+        return self.backbone.answer_logits(batch)[0]
+
     def next_token_loss(self, batch: Sequence[Embedded]) -> Float[Tensor, ""]:
         """Mean cross-entropy of a batch's labelled tokens, each predicted from those before it."""
         return self.backbone.next_token_loss(batch)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from disp_engine.guards.localisation import CLUSTERINGS, suspected
+from disp_engine.guards.localisation import CLUSTERINGS, contrast, suspected
 
 HIJACKED = np.array([0.010, 0.012, 0.011, 0.300, 0.009, 0.280, 0.010, 0.011])
 
@@ -39,3 +39,10 @@ def test_dbscan_takes_noise_as_a_cluster_of_its_own() -> None:
     """Three clusters by eps 1e-4: four values near 0, three near 1, and one far above as noise."""
     v = np.array([0.0, 0.00005, 0.0001, 0.00015, 1.0, 1.00005, 1.0001, 7.0])
     assert suspected(v, "dbscan") == {7}
+
+
+def test_contrast_is_mean_against_mean() -> None:
+    v = np.array([1.0, 8.0, 1.0, 10.0])
+    assert contrast(v, frozenset({1, 3})) == 9.0
+    assert contrast(v, frozenset({0, 1, 2, 3})) == contrast(v, frozenset()) == 1.0
+    assert contrast(np.array([0.0, 2.0]), frozenset({1})) == np.inf

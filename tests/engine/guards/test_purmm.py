@@ -137,6 +137,8 @@ def test_attention_is_that_of_prompt_and_answer_read_together(name: str, rows: A
     guard = PurMMSettings(rows=rows).build(model)
     prompts = guard._embedded(QUESTIONS)
     answers, watched = guard._first_answers(prompts, LENGTH)
+    if rows == "last":
+        _, watched = guard._read(prompts)
     for number, (prompt, said) in enumerate(zip(prompts, answers, strict=True)):
         size, count = len(prompt.embeddings), len(said)
         words = model.backbone.token_embeddings(said)
@@ -211,3 +213,56 @@ def test_settings_that_it_lacks_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_there_are_seven_reference_sets() -> None:
     assert len(REFERENCES) == 7
+
+
+def test_layers_whose_suspects_hardly_stand_out_do_not_count() -> None:
+    """Of nine tokens the fifth draws ten times the rest in one layer, the first twice elsewhere."""
+    prompt = Embedded(torch.zeros(9, 2), ((0, 9),), grids=(Grid(0, 3, 3, 3),))
+    seen = torch.ones(2, 9)
+    seen[0, 4], seen[1, 0] = 10.0, 2.0
+    model: Any = causal_model("llava_1_5")
+    plain = PurMMSettings(reference="none").build(model)
+    assert plain.located(prompt, seen) == [0, 4]
+    strict = PurMMSettings(reference="none", contrast=5.0).build(model)
+    assert strict.located(prompt, seen) == [4]
+    filtered = PurMMSettings(contrast=5.0).build(model)
+    assert filtered.located(prompt, seen) == [4], "no deep layer counts, so nothing is filtered"
+
+
+@pytest.mark.parametrize(("rounds", "removed"), [(1, {20}), (2, {20, 21}), (5, {20, 21})])
+def test_rounds_locate_again_in_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, rounds: int, removed: set[int]
+) -> None:
+    model: Any = causal_model("llava_1_5")
+    guard = PurMMSettings(rows="last", rounds=rounds).build(model)
+    prompts = guard._embedded(QUESTIONS[:1])
+    start = prompts[0].spans[0][0]
+    calls = iter([[start], [start, start + 1], [start + 1], []])
+    monkeypatch.setattr(guard, "located", lambda prompt, seen: next(calls))
+    judged = guard.judge(prompts, LENGTH)
+    (ruling,) = judged.rulings
+    gone = [
+        n - start + 20 for n in range(start, start + 16) if not ruling.shown.embeddings[n].any()
+    ]
+    assert set(gone) == removed == {c.row * 4 + c.column + 20 for c in ruling.verdict.removed}
+    assert (judged.reading is not None) == (rounds == 5), "what is shown was read last"
+
+
+def test_nothing_is_said_before_the_prompts_last_rows_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model: Any = causal_model("llava_1_5")
+    guard = PurMMSettings(rows="last", contrast=1e6).build(model)
+    expected = UndefendedSettings().build(model).answer(QUESTIONS, LENGTH)
+    read: list[int] = []
+    plain = model.read
+    monkeypatch.setattr(model, "read", lambda prompts: read.append(len(prompts)) or plain(prompts))
+    found = guard.answer(QUESTIONS, LENGTH)
+    assert [one.text for one in found] == [one.text for one in expected]
+    assert read == [2], "one pass where nothing is suspected"
+
+
+@pytest.mark.parametrize("wrong", [{"contrast": 1.0}, {"rounds": 0}, {"rounds": 2}])
+def test_settings_of_ours_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="guard"):
+        PurMMSettings(**wrong).check()
