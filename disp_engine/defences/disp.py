@@ -23,7 +23,8 @@ from disp_engine.detection.examination import Examination
 from disp_engine.detection.findings import Findings, heat_maps, investigate
 from disp_engine.detection.interfaces import Evidence
 from disp_engine.detection.verdict import Verdict
-from disp_engine.interfaces import Generation
+from disp_engine.errors import InvalidRequestError
+from disp_engine.interfaces import Generation, MaskedDenoiser
 from disp_engine.records import Sample
 from disp_engine.sharing import Alone
 from disp_engine.stages import Stage
@@ -37,6 +38,14 @@ class DiSP(Defence[DispSettings]):
     """Rewrite every response under a mask, and tune on what was rewritten."""
 
     settings_type: ClassVar[type[DefenceSettings]] = DispSettings
+
+    def prepare(self) -> tuple[FeatureCache, Prepared]:
+        """Refuse to hide text where nothing can stand in its place; else as every defence."""
+        if self.settings.text_mask_ratio and not isinstance(self.model, MaskedDenoiser):
+            raise InvalidRequestError(
+                "hyperparameters: text_mask_ratio needs a model with a mask embedding."
+            )
+        return super().prepare()
 
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
         """Lines 4-14; the verdict comes first where it decides what is rewritten."""
@@ -162,6 +171,7 @@ class DiSP(Defence[DispSettings]):
             scores=scores.key if scores else None,
             masking=self.settings.masking,
             ratio=self.settings.mask_ratio,
+            text_ratio=self.settings.text_mask_ratio,
             generation=asdict(rewriter.generation),
             seed=self.seed,
             **({} if rewriter.chosen is None else {"chosen": sorted(rewriter.chosen)}),

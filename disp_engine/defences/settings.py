@@ -125,11 +125,13 @@ class DispSettings(DefenceSettings):
     """Every knob of Algorithm 1, with the paper's defaults for LLaDA-V.
 
     `estimator` gaussian draws the paper's probes; eigen has less variance at the same price.
+    `text_mask_ratio` also hides that share of the text tokens, at random (the authors' code has 0).
     `rewrite_above` None rewrites all samples, as the paper does; a number those whose suspicion is
     higher, in deviations; auto those that the verdict flags, which is none in clean data.
     """
 
     mask_ratio: float = 0.3
+    text_mask_ratio: float = 0.0
     probes: int = 6
     top_logits: int = 5
     estimator: Estimator = "eigen"
@@ -139,8 +141,9 @@ class DispSettings(DefenceSettings):
     def check(self) -> None:
         """Refuse settings that cannot be run."""
         super().check()
-        if not 0 <= self.mask_ratio <= 1:
-            raise InvalidRequestError("hyperparameters: mask_ratio must lie in [0, 1].")
+        for name in ("mask_ratio", "text_mask_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidRequestError(f"hyperparameters: {name} must lie in [0, 1].")
         if self.masking not in ("saliency", "random", "none"):
             raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
         if self.estimator not in PROBES:
