@@ -10,6 +10,7 @@ import numpy as np
 from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import Generation
 from disp_engine.saliency.estimator import SaliencySettings
+from disp_engine.saliency.path import SCORES, Score
 from disp_engine.saliency.probes import PROBES, Estimator
 from disp_engine.training.settings import FineTuning
 
@@ -125,6 +126,7 @@ class DispSettings(DefenceSettings):
     """Every knob of Algorithm 1, with the paper's defaults for LLaDA-V.
 
     `estimator` gaussian draws the paper's probes; eigen has less variance at the same price.
+    `score` path scores tokens while the picture fades, for triggers that hide one another.
     `text_mask_ratio` also hides that share of the text tokens, at random (the authors' code has 0).
     `rewrite_above` None rewrites all samples, as the paper does; a number those whose suspicion is
     higher, in deviations; auto those that the verdict flags, which is none in clean data.
@@ -135,6 +137,7 @@ class DispSettings(DefenceSettings):
     probes: int = 6
     top_logits: int = 5
     estimator: Estimator = "eigen"
+    score: Score = "paper"
     masking: Literal["saliency", "random", "none"] = "saliency"
     rewrite_above: float | Auto | None = None
 
@@ -148,6 +151,8 @@ class DispSettings(DefenceSettings):
             raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
         if self.estimator not in PROBES:
             raise InvalidRequestError(f"hyperparameters: estimator is {' or '.join(PROBES)}.")
+        if self.score not in SCORES:
+            raise InvalidRequestError(f"hyperparameters: score is {' or '.join(SCORES)}.")
         if self.rewrite_above is not None and self.masking == "none":
             raise InvalidRequestError("hyperparameters: rewrite_above needs a masking.")
         self._check_positive("probes")
@@ -158,5 +163,5 @@ class DispSettings(DefenceSettings):
         """The estimator's settings: the rows of the first block."""
         rows = min(generation.block_length, generation.length)
         return SaliencySettings(
-            self.probes, self.top_logits, rows, generation.length, seed, self.estimator
+            self.probes, self.top_logits, rows, generation.length, seed, self.estimator, self.score
         )
