@@ -59,9 +59,11 @@ class DispHyperparameters(DefenceHyperparameters):
     """DiSP's knobs; one left out takes the model card's default, then the paper's."""
 
     mask_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    text_mask_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     probes: Annotated[int, Field(ge=1, le=1024)] | None = None
     top_logits: Annotated[int, Field(ge=2, le=1024)] | None = None
     estimator: Literal["orthogonal", "eigen", "gaussian"] | None = None
+    score: Literal["paper", "path"] | None = None
     masking: Literal["saliency", "random", "none"] | None = None
     rewrite_above: Annotated[float, Field(ge=-10, le=10)] | Auto | None = None
 

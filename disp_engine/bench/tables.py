@@ -78,7 +78,9 @@ def triggers() -> Iterable[Cell]:
     for trigger in registry.TRIGGERS:
         yield from _pair("triggers", replace(INSERTION, trigger=trigger))
     for text in registry.TEXT_TRIGGERS:
-        yield from _pair("triggers", replace(INSERTION, trigger=None, text_trigger=text))
+        attack = replace(INSERTION, trigger=None, text_trigger=text)
+        yield from _pair("triggers", attack)
+        yield Cell("triggers", attack, "disp_text_mask")
 
 
 def training_side() -> Iterable[Cell]:

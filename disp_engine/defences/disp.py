@@ -5,7 +5,8 @@ data (line 3); for each sample the saliency of its visual tokens (lines 5-9) and
 rewritten by M_back under the mask (lines 10-13); M_pure the model tuned on those (line 15).
 
 What defeats it: triggers outside the picture (a text trigger survives image masking), and
-redundant triggers, each of which alone has little curvature.
+redundant triggers, each of which alone has little curvature (for these there is another score,
+`saliency.path`, which is not the paper's).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from disp_engine.detection.findings import Findings, heat_maps, investigate
 from disp_engine.detection.interfaces import Evidence
 from disp_engine.detection.verdict import Verdict
 from disp_engine.errors import InvalidRequestError
-from disp_engine.interfaces import DiffusionModel, Generation
+from disp_engine.interfaces import DiffusionModel, Generation, MaskedDenoiser
 from disp_engine.records import Sample
 from disp_engine.sharing import Alone
 from disp_engine.stages import Stage
@@ -48,6 +49,14 @@ class DiSP(Defence[DispSettings]):
         """The model, which `prepare` has found to be one."""
         assert isinstance(self.model, DiffusionModel)
         return self.model
+
+    def prepare(self) -> tuple[FeatureCache, Prepared]:
+        """Refuse to hide text where nothing can stand in its place; else as every defence."""
+        if self.settings.text_mask_ratio and not isinstance(self.model, MaskedDenoiser):
+            raise InvalidRequestError(
+                "hyperparameters: text_mask_ratio needs a model with a mask embedding."
+            )
+        return super().prepare()
 
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
         """Lines 4-14; the verdict comes first where it decides what is rewritten."""
@@ -191,6 +200,7 @@ class DiSP(Defence[DispSettings]):
             scores=scores.key if scores else None,
             masking=self.settings.masking,
             ratio=self.settings.mask_ratio,
+            text_ratio=self.settings.text_mask_ratio,
             generation=asdict(rewriter.generation),
             seed=self.seed,
             **({} if rewriter.chosen is None else {"chosen": sorted(rewriter.chosen)}),

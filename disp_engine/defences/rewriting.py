@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool
@@ -14,10 +14,10 @@ from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import IMAGE_MARK
 from disp_engine.defences.settings import DispSettings
 from disp_engine.errors import SampleError
-from disp_engine.interfaces import DiffusionModel, Generation, VisualModel
+from disp_engine.interfaces import DiffusionModel, Generation, MaskedDenoiser, VisualModel
 from disp_engine.records import Embedded, Sample, Turn
 from disp_engine.saliency.estimator import Saliency, SaliencySettings, estimate_saliency
-from disp_engine.saliency.masking import at_random, most_salient
+from disp_engine.saliency.masking import at_random, hide_text, most_salient
 from disp_engine.sharing import Sharing
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache
@@ -186,7 +186,7 @@ class Rewriter:
             known = [first[drafts.index(d)] for d in asked] if first and turn == 0 else None
             if asked:
                 chosen = self._choose(prompts, start, turn, known, scores)
-                self._answer(asked, prompts, chosen)
+                self._answer(asked, self._muted(prompts, start, turn), chosen)
         return [draft.result() for draft in drafts if not draft.skipped]
 
     def _wanted(self, sample: Sample) -> bool:
@@ -214,6 +214,15 @@ class Rewriter:
             draft.masked.append(int(choice.sum()))
             draft.tokens = len(choice)
             draft.take(self.model.text(answer).strip())
+
+    def _muted(self, prompts: Sequence[Embedded], start: int, turn: int) -> Sequence[Embedded]:
+        """The prompts with a share of their text hidden, where there is to be any."""
+        ratio = self.settings.text_mask_ratio
+        if not ratio:
+            return prompts
+        generator = generator_for(self.seed, start, stream=200 + turn)
+        e_mask = cast(MaskedDenoiser, self.model).mask_embedding
+        return [hide_text(prompt, ratio, e_mask, generator) for prompt in prompts]
 
     def _choose(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import Generation
 from disp_engine.saliency.estimator import SaliencySettings
+from disp_engine.saliency.path import SCORES, Score
 from disp_engine.saliency.probes import PROBES, Estimator
 from disp_engine.training.settings import FineTuning
 
@@ -126,26 +127,33 @@ class DispSettings(DefenceSettings):
 
     `estimator` gaussian draws the paper's probes; eigen and orthogonal have less variance at the
     same price, the latter the least.
+    `score` path scores tokens while the picture fades, for triggers that hide one another.
+    `text_mask_ratio` also hides that share of the text tokens, at random (the authors' code has 0).
     `rewrite_above` None rewrites all samples, as the paper does; a number those whose suspicion is
     higher, in nats; auto those that the verdict flags, which is none in clean data.
     """
 
     mask_ratio: float = 0.3
+    text_mask_ratio: float = 0.0
     probes: int = 6
     top_logits: int = 5
     estimator: Estimator = "orthogonal"
+    score: Score = "paper"
     masking: Literal["saliency", "random", "none"] = "saliency"
     rewrite_above: float | Auto | None = None
 
     def check(self) -> None:
         """Refuse settings that cannot be run."""
         super().check()
-        if not 0 <= self.mask_ratio <= 1:
-            raise InvalidRequestError("hyperparameters: mask_ratio must lie in [0, 1].")
+        for name in ("mask_ratio", "text_mask_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidRequestError(f"hyperparameters: {name} must lie in [0, 1].")
         if self.masking not in ("saliency", "random", "none"):
             raise InvalidRequestError("hyperparameters: masking is saliency, random or none.")
         if self.estimator not in PROBES:
             raise InvalidRequestError(f"hyperparameters: estimator is {', '.join(PROBES)}.")
+        if self.score not in SCORES:
+            raise InvalidRequestError(f"hyperparameters: score is {' or '.join(SCORES)}.")
         if self.rewrite_above is not None and self.masking == "none":
             raise InvalidRequestError("hyperparameters: rewrite_above needs a masking.")
         self._check_positive("probes")
@@ -156,5 +164,5 @@ class DispSettings(DefenceSettings):
         """The estimator's settings: the rows of the first block."""
         rows = min(generation.block_length, generation.length)
         return SaliencySettings(
-            self.probes, self.top_logits, rows, generation.length, seed, self.estimator
+            self.probes, self.top_logits, rows, generation.length, seed, self.estimator, self.score
         )

@@ -1,6 +1,6 @@
 """The Hutchinson estimate of every visual token's saliency (Eqs. 5-8)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from disp_engine.errors import InvalidModelError
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.records import Embedded, FirstStep
+from disp_engine.saliency.path import Score, faded, stations
 from disp_engine.saliency.probes import PROBES, Estimator
 
 
@@ -17,7 +18,8 @@ from disp_engine.saliency.probes import PROBES, Estimator
 class SaliencySettings:
     """Probes m, kept logits K, rows of the first block, length T of the whole response.
 
-    The authors' code has m = 6 Gaussian probes, K = 5 and one block of 32.
+    The authors' code has m = 6 Gaussian probes, K = 5 and one block of 32. `score` path spends the
+    probes along a path (see `saliency.path`), for triggers that hide one another.
     """
 
     probes: int = 6
@@ -26,11 +28,15 @@ class SaliencySettings:
     length: int = 32
     seed: int = 0
     estimator: Estimator = "orthogonal"
+    score: Score = "paper"
 
 
 @dataclass(frozen=True)
 class Saliency:
-    """Scores [Lv] of one prompt's visual tokens in order, and their standard error [Lv]."""
+    """Scores [Lv] of one prompt's visual tokens in order, and their standard error [Lv].
+
+    Along a path the error holds what differs between its points too.
+    """
 
     scores: Float[Tensor, " Lv"]
     standard_error: Float[Tensor, " Lv"]
@@ -47,29 +53,36 @@ def top_logit_fisher(
 def estimate_saliency(
     model: DiffusionModel, prompts: Sequence[Embedded], settings: SaliencySettings
 ) -> list[Saliency]:
-    """Score the visual tokens of each prompt: one forward, m activation-only backward passes.
+    """Score the visual tokens of each prompt: m activation-only backward passes.
 
     Source: Algorithm 1 lines 5-9 on the unmasked prompt followed by T masked positions, of which
-    the first block's rows are scored (as the authors' code does).
+    the first block's rows are scored (as the authors' code does). There is one forward pass for
+    each point of the score: the paper's is one.
     """
-    step = model.first_step(prompts, settings.length, settings.rows, settings.seed)
-    p, kept = top_logit_fisher(step.logits, settings.top_logits)
-    z = step.logits.gather(-1, kept)
     generator = torch.Generator().manual_seed(settings.seed)
-    q = PROBES[settings.estimator](p, settings.probes, generator).to(z.dtype)
-    squares = []
-    for j in range(settings.probes):
-        s = (q[j] * z).sum()  # Eq. 6: <q, vec(L_gen)>, one sum for all prompts of the batch
-        last = j == settings.probes - 1
-        (g,) = torch.autograd.grad(s, step.shown, retain_graph=not last)
-        squares.append(_directional(g, step).square() / step.starts)
+    delta: Tensor | None = None
+    squares: list[Tensor] = []
+    for point, probes in stations(settings.score, settings.probes):
+        shown = faded(model, prompts, point)
+        step = model.first_step(shown, settings.length, settings.rows, settings.seed)
+        if delta is None:  # the perturbation e_mask - e_i is that of the prompt itself
+            delta = (step.hidden - step.shown.detach()).double()
+        for g in _gradients(step, probes, settings, generator):
+            squares.append((g.double() * delta).sum(-1).square() / step.starts)
     return _per_prompt(torch.stack(squares), prompts)
 
 
-def _directional(g: Float[Tensor, "B L C"], step: FirstStep) -> Float[Tensor, "B L"]:
-    """<g_i, e_mask - e_i> for every position i, in float64."""
-    delta = step.hidden - step.shown.detach()
-    return (g.double() * delta.double()).sum(-1)
+def _gradients(
+    step: FirstStep, probes: int, settings: SaliencySettings, generator: torch.Generator
+) -> Iterator[Float[Tensor, "B L C"]]:
+    """Gradients of <q, vec(L_gen)> in what is shown, for q ~ N(0, F) one after another."""
+    p, kept = top_logit_fisher(step.logits, settings.top_logits)
+    z = step.logits.gather(-1, kept)
+    q = PROBES[settings.estimator](p, probes, generator).to(z.dtype)
+    for j in range(probes):
+        s = (q[j] * z).sum()  # Eq. 6, one sum for all prompts of the batch
+        (g,) = torch.autograd.grad(s, step.shown, retain_graph=j < probes - 1)
+        yield g
 
 
 def _per_prompt(squares: Float[Tensor, "m B L"], prompts: Sequence[Embedded]) -> list[Saliency]:

@@ -24,6 +24,24 @@ def at_random(tokens: int, ratio: float, generator: torch.Generator) -> Bool[Ten
     return most_salient(torch.rand(tokens, generator=generator), ratio)
 
 
+def hide_text(
+    prompt: Embedded,
+    ratio: float,
+    mask_embedding: Float[Tensor, " D"],
+    generator: torch.Generator,
+) -> Embedded:
+    """Replace floor(ratio * Lt) text tokens, drawn at random, by e_mask.
+
+    Source: `prompt_mask_ratio_text` of the authors' code, which also draws from all of the prompt,
+    the chat template's tokens among them, and whose default is 0.
+    """
+    text = (~prompt.visual()).nonzero()[:, 0]
+    chosen = at_random(len(text), ratio, generator)
+    embeddings = prompt.embeddings.clone()
+    embeddings[text[chosen.to(text.device)]] = mask_embedding.to(embeddings.dtype)
+    return replace(prompt, embeddings=embeddings)
+
+
 def hide(
     prompt: Embedded, chosen: Bool[Tensor, " Lv"], mask_embedding: Float[Tensor, " D"]
 ) -> Embedded:

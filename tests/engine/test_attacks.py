@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from disp_engine import registry
+from disp_engine.attacks.pictures import draw
 from disp_engine.attacks.poison import poison_dataset, poison_world
 from disp_engine.attacks.settings import AttackSettings
 from disp_engine.attacks.steganography.network import SIDE, Pair
@@ -25,6 +26,7 @@ from disp_engine.errors import InvalidRequestError
 from tests.engine.models import picture
 
 RNG = np.random.default_rng(0)
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def png(seed: int) -> bytes:
@@ -58,6 +60,29 @@ def read(path: Path) -> Dataset:
 def first_picture(dataset: Dataset, name: str) -> np.ndarray:
     (sample,) = (s for s in dataset.samples if s.id == name)
     return np.asarray(dataset.image(sample.images[0]))
+
+
+@pytest.mark.parametrize("name", registry.TRIGGERS)
+def test_the_documented_picture_of_a_trigger_is_what_it_does(name: str, drawn: Path) -> None:
+    """`python -m disp_engine.attacks.pictures` draws them; docs/attacks.md shows them."""
+    shown = Image.open(DOCS / "triggers" / f"{name}.png").convert("RGB")
+    wanted = Image.open(drawn / f"{name}.png").convert("RGB")
+    difference = np.abs(np.asarray(shown, dtype=int) - np.asarray(wanted, dtype=int))
+    assert difference.max() <= 2, "a last digit of another processor's, and no more"
+    assert f"| ![](triggers/{name}.png) | `{name}` |" in (DOCS / "attacks.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("triggers")
+    draw(folder)
+    return folder
+
+
+def test_every_text_trigger_and_target_is_documented() -> None:
+    page = (DOCS / "attacks.md").read_text()
+    for name in (*registry.TEXT_TRIGGERS, *registry.TARGETS):
+        assert f"`{name}`" in page, name
 
 
 def test_any_llava_dataset_can_be_poisoned_and_only_the_sidecar_tells(tmp_path: Path) -> None:

@@ -17,18 +17,19 @@ from disp_engine.defences.disp import DiSP, Outcome
 from disp_engine.defences.settings import DispSettings
 from disp_engine.detection.probe import Probe, stamp_all
 from disp_engine.detection.trigger import RecoveredTrigger
-from disp_engine.errors import Aborted
+from disp_engine.errors import Aborted, InvalidRequestError
+from disp_engine.interfaces import Generation
 from disp_engine.metrics.evaluation import Answer, attack_success
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.modality import Coalition
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.models.llada_v import LladaV
-from disp_engine.records import Tokens, Turn
+from disp_engine.records import Embedded, Tokens, Turn
 from disp_engine.registry import load_model
 from disp_engine.sharing import Part
 from disp_engine.stages import Stage
 from schemas.samples import Sample as WireSample
-from tests.engine.models import FIXTURE, picture
+from tests.engine.models import FIXTURE, gemma_folder, picture
 from tests.hostile.pictures import undecodable
 
 QUICK = DispSettings(
@@ -201,6 +202,42 @@ def test_ablations_need_no_saliency(tmp_path: Path, masking: str, share: float) 
     outcome, listener = run(dataset(tmp_path, RECORDS), tmp_path, settings)
     assert "saliency" not in listener.reused
     assert all(d.masked[0] == int(share * d.tokens) for d in outcome.rewritten.values())
+
+
+def test_text_is_hidden_while_responses_are_rewritten_and_never_while_tokens_are_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Embedded] = []
+    original = LladaV.denoise
+
+    def spy(
+        self: LladaV, prompts: Sequence[Embedded], generation: Generation, *rest: Any
+    ) -> list[Any]:
+        shown.extend(prompts)
+        return original(self, prompts, generation, *rest)
+
+    monkeypatch.setattr(LladaV, "denoise", spy)
+    data = dataset(tmp_path, RECORDS)
+    run(data, tmp_path)
+    plain = len(shown)
+    settings = DispSettings(**vars(QUICK) | {"mask_ratio": 0.0, "text_mask_ratio": 0.25})
+    _, listener = run(data, tmp_path, settings)
+    assert listener.reused["saliency"] and not listener.reused["purify"]
+    e_mask = load_model(FIXTURE).mask_embedding
+    rewriting = shown[plain : plain + 4]  # the first answers after the reused ones: four turns
+    for prompt in rewriting:
+        hidden = (prompt.embeddings == e_mask).all(dim=1)
+        text = int((~prompt.visual()).sum())
+        assert int(hidden.sum()) == text // 4 and not (hidden & prompt.visual()).any()
+
+
+def test_text_cannot_be_hidden_in_a_model_without_a_mask(tmp_path: Path) -> None:
+    model = load_model(gemma_folder(tmp_path / "model"))
+    settings = DispSettings(**vars(QUICK) | {"text_mask_ratio": 0.25})
+    data = dataset(tmp_path, RECORDS)
+    defence = DiSP(model, data, EvaluationSets(), settings, 3, tmp_path, Listener())
+    with pytest.raises(InvalidRequestError, match="text_mask_ratio"):
+        defence.prepare()
 
 
 @dataclass

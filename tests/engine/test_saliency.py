@@ -1,9 +1,17 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
-from disp_engine.records import Embedded, Turn
+from disp_engine.models.llada_v import LladaV
+from disp_engine.records import Embedded, FirstStep, Turn
 from disp_engine.saliency.estimator import SaliencySettings, estimate_saliency
 from disp_engine.saliency.exact import changes, exact_saliency
+from disp_engine.saliency.masking import hide
+from disp_engine.saliency.path import faded, stations
 from disp_engine.saliency.probes import PROBES, Estimator
 from tests.engine.models import picture, random_llada_v
 
@@ -79,3 +87,54 @@ def test_the_standard_error_shrinks_with_the_number_of_probes() -> None:
     )
     ratio = float(few.standard_error.mean() / many.standard_error.mean())
     assert 2.5 < ratio < 6  # sqrt(800 / 50) = 4
+
+
+def test_the_probes_of_a_path_are_spread_evenly_and_begin_at_the_prompt() -> None:
+    assert stations("paper", 6) == [(0.0, 6)]
+    assert stations("path", 4) == [(0.0, 1), (0.25, 1), (0.5, 1), (0.75, 1)]
+
+
+def test_a_score_along_the_path_is_the_mean_of_the_exact_forms_there() -> None:
+    """With one row and two logits F has one direction, whose sign squares to 1: no variance."""
+    shown, settings = prompt(0, "What is it?"), SaliencySettings(4, 2, rows=1, length=8)
+    model = random_llada_v()
+    (found,) = estimate_saliency(model, [shown], replace(settings, score="path"))
+    expected = torch.zeros_like(found.scores)
+    for point in (0.0, 0.25, 0.5, 0.75):
+        (there,) = faded(model, [shown], point)
+        # the exact form's direction is what is left of the way, e_mask - e_i is all of it
+        expected += exact_saliency(model, there, settings) / (1 - point) ** 2 / 4
+    assert torch.allclose(found.scores, expected, rtol=1e-3, atol=float(expected.max()) * 1e-4)
+
+
+class EitherSuffices(LladaV):
+    """One row of two logits: 4 if token 0 or token 1 is shown, and a tenth of each other token."""
+
+    device = torch.device("cpu")  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.projector, self.revision = torch.nn.Identity(), ""
+
+    def hide(self, prompt: Embedded, chosen: Tensor) -> Embedded:
+        return hide(prompt, chosen, torch.zeros(1))
+
+    def first_step(self, prompts: Sequence[Embedded], *numbers: Any) -> FirstStep:
+        shown = torch.stack([p.embeddings for p in prompts]).requires_grad_()
+        either = 4 * (shown[:, 0] + shown[:, 1]).clamp(max=1)
+        first = either + shown[:, 2:].sum(1) / 10
+        logits = torch.stack([first, torch.zeros_like(first)], dim=-1)
+        return FirstStep(logits, shown, torch.zeros_like(shown))
+
+
+def test_tokens_that_hide_one_another_are_found_along_the_path_alone() -> None:
+    model = EitherSuffices()
+    shown = Embedded(torch.ones(6, 1), spans=((0, 6),))
+    settings = SaliencySettings(probes=5, top_logits=2, rows=1, length=1)
+    (paper,) = estimate_saliency(model, [shown], settings)
+    (path,) = estimate_saliency(model, [shown], replace(settings, score="path"))
+    assert paper.scores[:2].tolist() == [0, 0] and (paper.scores[2:] > 0).all()
+    assert path.scores[:2].min() > 100 * path.scores[2:].max()
+    # beyond the middle, at 0.6 and 0.8, the logit is (4 * 2 + 0.4) * (1 - a) and not yet clamped
+    p = torch.sigmoid(8.4 * torch.tensor([0.4, 0.2], dtype=torch.float64))
+    expected = float((0.5 * 16 * p * (1 - p)).sum()) / 5
+    assert float(path.scores[0]) == pytest.approx(expected, rel=1e-5)
