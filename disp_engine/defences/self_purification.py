@@ -21,7 +21,7 @@ from disp_engine.defences.defence import Defence, Purified
 from disp_engine.defences.regeneration import Regenerated, Regenerator
 from disp_engine.defences.rewriting import resolved
 from disp_engine.defences.settings import DefenceSettings
-from disp_engine.detection.examination import Examination
+from disp_engine.detection.examination import Examination, verdict_of
 from disp_engine.detection.findings import Findings, Map, investigate
 from disp_engine.detection.heat import heat_map
 from disp_engine.detection.interfaces import Evidence
@@ -155,7 +155,7 @@ class SelfPurification(Defence[SelfPurificationSettings]):
         )  # fmt: skip
         with self.stage("detect", inputs) as stage:
             examination = Examination(gather, self.settings.micro_batch, self.context)
-            return examination.run(prepared.usable, stage)
+            return verdict_of(examination.run(prepared.usable, stage))
 
 
 def heat(removed: Sequence[Cell]) -> Map:

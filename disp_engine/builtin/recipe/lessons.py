@@ -57,8 +57,9 @@ class LessonBatch:
 
     def to(self, device: torch.device) -> "LessonBatch":
         """The same batch with its tensors on a device."""
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return LessonBatch(**moved)
+        ids, labels = self.ids.to(device), self.labels.to(device)
+        overwrite, masked = self.overwrite.to(device), self.masked.to(device)
+        return LessonBatch(self.rows, ids, labels, overwrite, masked, self.times.to(device))
 
 
 W = TypeVar("W", bound=Words)
