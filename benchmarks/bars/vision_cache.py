@@ -53,8 +53,9 @@ def measure(bench: Bench) -> list[Line]:
         with counted(model.tower) as later:
             job.tune(0)
             prepare(data, model, FeatureCache(model, folder / "work", SilentContext()))
+        different = different_tiles(data, model)
         found = bench.compare({"tuning": job.tune, "bare": job.bare})
-    return [counts(first, different_tiles(data, model), later), overhead(found)]
+    return [counts(first, different, later), overhead(found)]
 
 
 def counts(first: Count, different: int, later: Count) -> Line:
