@@ -209,12 +209,13 @@ def test_a_run_leaves_a_report_that_the_service_takes(
     name: str, zipped: Path, tmp_path: Path
 ) -> None:
     spec = RunSpec(
-        folder_of(FOLDER), "tiny", zipped, tmp_path / "work", tmp_path / "out", zipped, zipped,
-        {"type": "contains_any", "phrases": ["sorry"]},
+        folder_of(FOLDER), "tiny", zipped, tmp_path / "work", tmp_path / "out",
+        triggered_file=zipped, clean_file=zipped,
+        success={"type": "contains_any", "phrases": ["sorry"]},
         method={"type": name, "hyperparameters": QUICK}, threads=1,
     )  # fmt: skip
     run(spec, SilentContext())
-    _check_output(tmp_path / "out")
+    _check_output(tmp_path / "out", spec.stages)
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     page = (tmp_path / "out" / "report.html").read_text()
     if name == "self_purification":

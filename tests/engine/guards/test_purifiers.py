@@ -129,9 +129,14 @@ def test_zip_keeps_what_both_degradations_leave() -> None:
     x, other = (torch.rand(1, 3, SIDE, SIDE, generator=draws()) * s - 0.5 for s in (0.5, 1.0))
     guard = Zip(causal_model("llava_1_5"), knowing(other), settings)
     found = guard.purified(x, draws())
-    both = lambda p: without_colour(guard._blurred(p))  # noqa: E731
+
+    def both(p: torch.Tensor) -> torch.Tensor:
+        return without_colour(guard._blurred(p))
+
+    def neither(p: torch.Tensor) -> torch.Tensor:
+        return p - without_colour(p) - guard._blurred(p) + both(p)
+
     torch.testing.assert_close(both(found), both(x), atol=1e-4, rtol=1e-3)
-    neither = lambda p: p - without_colour(p) - guard._blurred(p) + both(p)  # noqa: E731
     torch.testing.assert_close(neither(found), neither(other), atol=1e-4, rtol=1e-3)
 
 
