@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor
 from transformers.models.diffusion_gemma.configuration_diffusion_gemma import DiffusionGemmaConfig
 
-from benchmarks.shapes import LAVIDA, LLADA_V
+from benchmarks.shapes import LAVIDA, LLADA_V, Shape
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.models import diffusion_gemma
 from disp_engine.models.diffusion_gemma import DiffusionGemma, GemmaSettings
@@ -24,7 +23,6 @@ from disp_engine.models.llava import weights
 from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.memory import memory
 from disp_engine.models.llava.model import LlavaModel, Modules
-from disp_engine.models.llava.placement import Placement
 
 
 @runtime_checkable
@@ -72,21 +70,8 @@ class LlavaSizes:
 
     def build(self, tokenizer: Path, device: torch.device) -> DiffusionModel:
         """Draw the weights."""
-        modules = Modules.empty(self.config)
-        parts = modules.named()
-        for name, shape in weights.shapes(parts).items():
-            prefix = max((part for part in parts if name.startswith(part)), key=len)
-            set_module_tensor_to_device(
-                parts[prefix],
-                name.removeprefix(prefix),
-                device,
-                drawn(name, shape, device),
-                torch.bfloat16,
-            )
-        Placement.on(device).settle(modules.language, modules.tower)
-        prompter = self.family.prompter_class.from_folder(tokenizer)
-        model: DiffusionModel = self.family(self.config, prompter, modules, "0")
-        return model
+        shape = Shape(self.family, self.config)
+        return shape.build(tokenizer, device, torch.bfloat16).model
 
 
 @dataclass(frozen=True)

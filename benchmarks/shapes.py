@@ -99,15 +99,19 @@ def drawn(
 _EMBEDDED, _SHARPNESS = 0.02, 2.0
 
 
-def _tiny(config: LlavaConfig) -> LlavaConfig:
-    """The same kind of pictures and layers, of sizes at which a CPU takes seconds."""
-    vision = VisionConfig(
-        image_size=56,
-        hidden_size=32,
-        intermediate_size=64,
+def _tower(side: int, width: int) -> VisionConfig:
+    return VisionConfig(
+        image_size=side,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=3,
         num_attention_heads=4,
     )
+
+
+def _tiny(config: LlavaConfig) -> LlavaConfig:
+    """The same kind of pictures and layers, of sizes at which a CPU takes seconds."""
+    vision = _tower(56, 32)
     tile = vision.image_size
     scaled = tuple((w // 384 * tile, h // 384 * tile) for w, h in config.image_grid_pinpoints)
     return replace(
@@ -134,13 +138,7 @@ def toy(family: type[LlavaModel], config: type[LlavaConfig], *, vocabulary: int 
 
     With the true `vocabulary` it is toy W: for memory, and for what the vocabulary costs.
     """
-    vision = VisionConfig(
-        image_size=196,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-    )
+    vision = _tower(196, 64)
     sizes = config(
         hidden_size=256,
         intermediate_size=768,
