@@ -138,7 +138,8 @@ class Api:
 def zip_archive(text: bytes = b"[]") -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("data.json", text)
+        # Without the time of now: two of the same content are the same bytes.
+        archive.writestr(zipfile.ZipInfo("data.json"), text)
     return buffer.getvalue()
 
 
