@@ -1,4 +1,4 @@
-"""The Celery application: a message is only a hint that a job may be claimed.
+"""The Celery application: a message is only a hint that a job or a file may be claimed.
 
 The SQL lease owns redelivery, so messages are acknowledged early and never prefetched; the
 broker's visibility timeout can then duplicate nothing. `disp worker` runs a node: one per GPU.
@@ -14,7 +14,7 @@ from storage.telemetry.traces import configure_traces
 from workers.settings import worker_settings
 
 VISIBILITY_TIMEOUT_S = 43200
-TASKS = ["workers.tasks.defense", "workers.tasks.webhooks"]
+TASKS = ["workers.tasks.defense", "workers.tasks.files", "workers.tasks.webhooks"]
 
 app = Celery("disp", broker=worker_settings().broker_url, include=TASKS)
 app.conf.update(
