@@ -148,6 +148,10 @@ class Client:
         """One page of uploaded files, newest first."""
         return _parse(Page[File], self._get("/v1/files", limit=limit, after=after, before=before))
 
+    def file(self, file_id: str) -> File:
+        """One file; its status tells whether it was read, and can be used."""
+        return _parse(File, self._get(f"/v1/files/{file_id}"))
+
     def validation(self, file_id: str) -> FileValidation:
         """What was found in a dataset when it was last read; refused while nobody has read it."""
         return _parse(FileValidation, self._get(f"/v1/files/{file_id}/validation"))
