@@ -5,7 +5,16 @@ from typing import Protocol
 import structlog
 from celery import Celery
 
-from schemas.tasks import CPU_QUEUE, DELIVER, IO_QUEUE, KEY_PREFIX, PURIFY, QUEUE, VALIDATE
+from schemas.tasks import (
+    CPU_QUEUE,
+    DELIVER,
+    IO_QUEUE,
+    KEY_PREFIX,
+    PURIFY,
+    QUEUE,
+    QUEUE_TYPE,
+    VALIDATE,
+)
 
 log = structlog.get_logger()
 
@@ -58,6 +67,8 @@ class CeleryQueue:
         self._app = Celery("disp", broker=broker_url)
         self._app.conf.update(
             task_ignore_result=True,
+            task_default_queue_type=QUEUE_TYPE,
+            task_create_missing_queue_type=QUEUE_TYPE,
             broker_transport_options={
                 "global_keyprefix": KEY_PREFIX,
                 "socket_connect_timeout": 5,

@@ -7,7 +7,7 @@ broker's visibility timeout can then duplicate nothing. `disp worker` runs a nod
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init
 
-from schemas.tasks import KEY_PREFIX, QUEUE
+from schemas.tasks import KEY_PREFIX, QUEUE, QUEUE_TYPE
 from storage.telemetry.logs import configure_logs
 from storage.telemetry.metrics import serve_worker_metrics
 from storage.telemetry.traces import configure_traces
@@ -45,6 +45,8 @@ app.conf.update(
     visibility_timeout=VISIBILITY_TIMEOUT_S,
     task_publish_retry_policy={"max_retries": 3, "interval_max": 1},
     task_default_queue=QUEUE,
+    task_default_queue_type=QUEUE_TYPE,
+    task_create_missing_queue_type=QUEUE_TYPE,
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
 )
