@@ -26,7 +26,7 @@ from workers.supervisor import Workplace
 __all__ = ["defense"]
 Wait = Callable[[Callable[[], bool]], None]
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-WAITS_TO_BE_ASKED = "import signal, sys, time; time.sleep(600)"
+WAITS_TO_BE_ASKED = "import time; time.sleep(600)"
 
 
 @dataclass(frozen=True)
