@@ -45,9 +45,15 @@ class Forbidden(Refusal):
 
 
 class FileNotValidated(Refusal):
-    """No job has read this file yet: create one, and look again when it has left `ingest`."""
+    """Nobody has read this file yet: an upload is read at once, a job's result by the next job."""
 
     status = 409
+
+
+class NotADataset(Refusal):
+    """A checkpoint is no dataset: its header was checked at upload, its values are by each job."""
+
+    status = 404
 
 
 class JobNotFinished(Refusal):
@@ -102,6 +108,7 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     Unauthenticated: (401, ErrorCode.UNAUTHENTICATED),
     Forbidden: (403, ErrorCode.FORBIDDEN),
     FileNotValidated: (409, ErrorCode.FILE_NOT_VALIDATED),
+    NotADataset: (404, ErrorCode.NOT_A_DATASET),
     JobNotFinished: (409, ErrorCode.JOB_NOT_FINISHED),
     BodyTooSlow: (408, ErrorCode.REQUEST_TIMEOUT),
     PayloadTooLarge: (413, ErrorCode.PAYLOAD_TOO_LARGE),
@@ -123,6 +130,7 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     storage.IdempotencyInFlight: (409, ErrorCode.IDEMPOTENCY_IN_FLIGHT),
     storage.QuotaExceeded: (429, ErrorCode.QUOTA_EXCEEDED),
     storage.UnknownFile: (422, ErrorCode.FILE_NOT_FOUND),
+    storage.UnusableFile: (422, ErrorCode.INVALID_DATASET),
     storage.UnknownModel: (422, ErrorCode.MODEL_NOT_FOUND),
     storage.UnknownWebhook: (422, ErrorCode.WEBHOOK_NOT_FOUND),
     storage.TooManyWebhooks: (409, ErrorCode.LIMIT_REACHED),

@@ -1,11 +1,20 @@
-"""Hints to the workers: a job's id under a task's name, after the commit, at best effort."""
+"""Hints to the workers: an id under a task's name, after the commit, at best effort."""
 
 from typing import Protocol
 
 import structlog
 from celery import Celery
 
-from schemas.tasks import DELIVER, IO_QUEUE, KEY_PREFIX, PURIFY, QUEUE
+from schemas.tasks import (
+    CPU_QUEUE,
+    DELIVER,
+    IO_QUEUE,
+    KEY_PREFIX,
+    PURIFY,
+    QUEUE,
+    QUEUE_TYPE,
+    VALIDATE,
+)
 
 log = structlog.get_logger()
 
@@ -14,10 +23,14 @@ WEBHOOK_HINT_S = 60.0
 
 
 class JobQueue(Protocol):
-    """Tells workers that a job is there; the reconciler repeats what gets lost."""
+    """Tells workers that something is to be done; the reconciler repeats what gets lost."""
 
     def hint(self, job_id: str) -> None:
         """Say that the job may be claimed; never raises."""
+        ...
+
+    def hint_file(self, file_id: str) -> None:
+        """Say that the file waits to be read; never raises."""
         ...
 
     def hint_webhooks(self) -> bool:
@@ -35,6 +48,9 @@ class PolledQueue:
     def hint(self, job_id: str) -> None:
         """Leave it to the runner."""
 
+    def hint_file(self, file_id: str) -> None:
+        """Leave it to the runner."""
+
     def hint_webhooks(self) -> bool:
         """Leave it to the gateway itself."""
         return False
@@ -44,13 +60,15 @@ class PolledQueue:
 
 
 class CeleryQueue:
-    """Sends the purify task by name, so that the gateway imports no worker."""
+    """Sends tasks by name, so that the gateway imports no worker."""
 
     def __init__(self, broker_url: str) -> None:
         """Prepare to publish; connects at the first hint."""
         self._app = Celery("disp", broker=broker_url)
         self._app.conf.update(
             task_ignore_result=True,
+            task_default_queue_type=QUEUE_TYPE,
+            task_create_missing_queue_type=QUEUE_TYPE,
             broker_transport_options={
                 "global_keyprefix": KEY_PREFIX,
                 "socket_connect_timeout": 5,
@@ -61,6 +79,10 @@ class CeleryQueue:
     def hint(self, job_id: str) -> None:
         """Publish once; a broker that is down costs a delay, not the job."""
         self._send(PURIFY, [job_id], QUEUE)
+
+    def hint_file(self, file_id: str) -> None:
+        """Publish once, like a job's hint."""
+        self._send(VALIDATE, [file_id], CPU_QUEUE)
 
     def hint_webhooks(self) -> bool:
         """Publish once; the message expires before the next one is sent."""

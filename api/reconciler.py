@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 
 import structlog
 
@@ -47,20 +48,20 @@ class Reconciler:
     def reconcile(self) -> Reconciled:
         """Do one round."""
         found = self._gateway.jobs.reconcile(max_losses=self._max_losses)
-        for job_id in found.hints:
-            self._gateway.queue.hint(job_id)
-        HINTS_RESENT.inc(len(found.hints))
+        self._hint(found)
         self._gateway.jobs.prune_deliveries()
-        if found.requeued or found.paused or found.cancelled or found.failed:
-            log.info(
-                "reconciled",
-                requeued=found.requeued,
-                paused=found.paused,
-                cancelled=found.cancelled,
-                failed=found.failed,
-            )
+        repaired = {name: ids for name, ids in asdict(found).items() if "hints" not in name}
+        if any(repaired.values()):
+            log.info("reconciled", **repaired)
         self._sweep_uploads()
         return found
+
+    def _hint(self, found: Reconciled) -> None:
+        for job_id in found.hints:
+            self._gateway.queue.hint(job_id)
+        for file_id in found.file_hints:
+            self._gateway.queue.hint_file(file_id)
+        HINTS_RESENT.inc(len(found.hints) + len(found.file_hints))
 
     def _sweep_uploads(self) -> None:
         """Delete what expired and cancelled uploads have left."""

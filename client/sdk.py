@@ -142,12 +142,18 @@ class Client:
 
         self._patiently(put)
 
-    def files(self, *, limit: int = 20, after: str | None = None) -> Page[File]:
+    def files(
+        self, *, limit: int = 20, after: str | None = None, before: str | None = None
+    ) -> Page[File]:
         """One page of uploaded files, newest first."""
-        return _parse(Page[File], self._get("/v1/files", limit=limit, after=after))
+        return _parse(Page[File], self._get("/v1/files", limit=limit, after=after, before=before))
+
+    def file(self, file_id: str) -> File:
+        """One file; its status tells whether it was read, and can be used."""
+        return _parse(File, self._get(f"/v1/files/{file_id}"))
 
     def validation(self, file_id: str) -> FileValidation:
-        """What the last job that read a file has found in it; refused before there was one."""
+        """What was found in a dataset when it was last read; refused while nobody has read it."""
         return _parse(FileValidation, self._get(f"/v1/files/{file_id}/validation"))
 
     def models(self) -> Sequence[Model]:

@@ -1,4 +1,4 @@
-"""`disp worker`: one process that works on jobs, in the way that the settings ask for."""
+"""`disp worker`: one process that works on jobs or files, in the way that the settings ask for."""
 
 import os
 import sys
@@ -51,7 +51,7 @@ def run_for_ever(queues: Sequence[str]) -> None:
     if worker_settings().broker_url is None:
         from workers.runner import main
 
-        main()
+        main(with_jobs=QUEUE in queues)
     else:
         _become_celery(queues)
 

@@ -1,43 +1,19 @@
-"""The engine as a process: `python -m disp_engine SPEC.json`, JSON lines on stdout.
-
-It stops at the next saved point on SIGTERM and when its stdin ends (exit 75), and dies with
-its parent. Exit 2 means that the input is at fault, exit 1 that the engine is.
-"""
+"""The engine as a process: `python -m disp_engine SPEC.json`, JSON lines on stdout."""
 
 import ctypes
 import json
-import os
-import signal
 import sys
-import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty
 from typing import TYPE_CHECKING
 
-from disp_engine.errors import (
-    Aborted,
-    EngineError,
-    InvalidDatasetError,
-    InvalidModelError,
-    InvalidRequestError,
-)
-from disp_engine.isolation import leave_network
-from disp_engine.lines import LONGEST_MESSAGE, JsonLines, shown, take_stdout
-from disp_engine.parentage import STOPPED, die_with_parent
+from disp_engine.errors import Aborted
+from disp_engine.lines import JsonLines
+from disp_engine.process import INPUT_AT_FAULT, run_process
 
-INPUT_AT_FAULT = 2
-PARAMS: dict[type[EngineError], str | None] = {
-    InvalidDatasetError: "training_file",
-    InvalidModelError: "model",
-    InvalidRequestError: None,
-}
-"""The errors of which the input is the cause, and the field that is at fault if none is named."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-COURTESY = 5
-"""Added to the niceness: whoever answers requests on this machine goes first."""
 
 if TYPE_CHECKING:
     from disp_engine.sharing import Part
@@ -89,27 +65,8 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2:
         print("usage: python -m disp_engine SPEC.json", file=sys.stderr)
         return INPUT_AT_FAULT
-    left = leave_network()
-    die_with_parent()
     _keep_freed_memory()
-    os.nice(COURTESY)
-    if not left:
-        print("the engine keeps its network: this system lets no process leave it", file=sys.stderr)
-    context = JsonLines(take_stdout())
-    signal.signal(signal.SIGTERM, lambda *_: context.stopping.set())
-    threading.Thread(target=_listen, args=(context.answers,), daemon=True).start()
-    try:
-        _run(Path(argv[1]), context)
-    except Aborted:
-        return STOPPED
-    except EngineError as error:
-        return _refuse(error, context)
-    except Exception as error:
-        traceback.print_exc()
-        context.write(type="error", code="engine_error", message=str(error), param=None)
-        return 1
-    context.write(type="done")
-    return 0
+    return run_process(lambda context: _run(Path(argv[1]), context))
 
 
 def _run(path: Path, context: JsonLines) -> None:
@@ -127,35 +84,12 @@ def _run(path: Path, context: JsonLines) -> None:
     run(spec, context, sharing, ingested)
 
 
-def _refuse(error: EngineError, context: JsonLines) -> int:
-    kind = next((kind for kind in PARAMS if isinstance(error, kind)), None)
-    context.write(
-        type="error",
-        code=error.code,
-        message=str(error)[:LONGEST_MESSAGE],
-        param=error.param or (PARAMS[kind] if kind else None),
-        faults=shown(error.faults),
-    )
-    return INPUT_AT_FAULT if kind else 1
-
-
 def _keep_freed_memory() -> None:
     """Tell glibc to keep what is freed, since the next tensor would fault each page in again."""
     with suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
-
-
-def _listen(answers: "Queue[bytes]") -> None:
-    """Take the parent's answers; leave at once when it is gone, for finished work is on disk."""
-    if not sys.stdin.isatty():
-        held = b""
-        while read := os.read(0, 4096):  # not sys.stdin, whose lock would be held when Python ends
-            *lines, held = (held + read).split(b"\n")
-            for line in lines:
-                answers.put(line)
-        os._exit(STOPPED)
 
 
 if __name__ == "__main__":

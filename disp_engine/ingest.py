@@ -7,6 +7,7 @@ from pathlib import Path
 from disp_engine import registry
 from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import Dataset, read_dataset
+from disp_engine.data.validation import Validation
 from disp_engine.errors import InvalidDatasetError
 from disp_engine.spec import RunSpec
 
@@ -26,25 +27,30 @@ def ingest(spec: RunSpec, context: RunContext) -> Ingested:
     began = time.monotonic()
     registry.judge_configs(spec.model_dir)
 
-    def read(path: Path) -> Dataset:
-        return read_dataset(path, spec.work_dir / "pool", spec.validation, tell)
+    def read(param: str, path: Path) -> Dataset:
+        return read_judged(param, path, spec.work_dir / "pool", spec.validation, context)
+
+    training = read("training_file", spec.training_file)
+    triggered = read("triggered_file", spec.triggered_file) if spec.triggered_file else None
+    clean = read("clean_file", spec.clean_file) if spec.clean_file else None
+    return Ingested(began, training, triggered, clean)
+
+
+def read_judged(
+    param: str, path: Path, pool: Path, validation: Validation, context: RunContext
+) -> Dataset:
+    """Read one archive and tell what was found in it, also when it is refused."""
 
     def tell(done: int, unit: str) -> None:
         """Of how many, nobody knows before the end."""
         context.progress(done, done, unit)
         check(context)
 
-    def judged(param: str, path: Path) -> Dataset:
-        try:
-            dataset = read(path)
-        except InvalidDatasetError as error:
-            error.param = param
-            context.validated(param, error.judgement, error)
-            raise
-        context.validated(param, dataset.judgement, None)
-        return dataset
-
-    training = judged("training_file", spec.training_file)
-    triggered = judged("triggered_file", spec.triggered_file) if spec.triggered_file else None
-    clean = judged("clean_file", spec.clean_file) if spec.clean_file else None
-    return Ingested(began, training, triggered, clean)
+    try:
+        dataset = read_dataset(path, pool, validation, tell)
+    except InvalidDatasetError as error:
+        error.param = param
+        context.validated(param, error.judgement, error)
+        raise
+    context.validated(param, dataset.judgement, None)
+    return dataset

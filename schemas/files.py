@@ -25,10 +25,24 @@ class FilePurpose(StrEnum):
 UploadablePurpose = Literal[FilePurpose.FINE_TUNE, FilePurpose.EVALUATION, FilePurpose.CHECKPOINT]
 """The purposes that a client may give; results are the service's own."""
 UPLOADABLE: tuple[FilePurpose, ...] = get_args(UploadablePurpose)
+DATASETS = frozenset({FilePurpose.FINE_TUNE, FilePurpose.EVALUATION})
+"""The purposes of archives that a worker reads as soon as they are there."""
+
+
+class FileStatus(StrEnum):
+    """Whether a file was read: not yet, just now, and can be used, or nothing of it can be."""
+
+    UPLOADED = "uploaded"
+    PROCESSING = "processing"
+    PROCESSED = "processed"
+    ERROR = "error"
 
 
 class File(Resource):
-    """An uploaded dataset or projector; `sha256` is ours, the rest is OpenAI's shape."""
+    """An uploaded dataset or projector; `sha256` is ours, the rest is OpenAI's shape.
+
+    `status_details` says of a file in `error` why nothing of it can be used.
+    """
 
     id: str
     object: Literal["file"] = "file"
@@ -36,7 +50,8 @@ class File(Resource):
     created_at: int
     filename: str
     purpose: FilePurpose
-    status: Literal["processed"] = "processed"
+    status: FileStatus
+    status_details: str | None = None
     sha256: str
 
 
@@ -48,16 +63,16 @@ class FileRefusal(Resource):
 
 
 class FileValidation(Resource):
-    """What the last job that read a file has found in it.
+    """What was found in a file by whoever read it last: the job `job_id`, or none: its upload.
 
     `records` were read, of which `usable` can be trained on or measured with. `faults` lists the
     first hundred of `fault_count`; `error` is there if nothing of the file was used. `mode` is the
-    job's validation: `strict` finds more, and may stop early.
+    job's validation, or `quarantine`: `strict` finds more, and may stop early.
     """
 
     file_id: str
     object: Literal["file.validation"] = "file.validation"
-    job_id: str
+    job_id: str | None = None
     validated_at: float
     mode: Validation
     records: int

@@ -23,6 +23,15 @@ class UnknownFile(StorageError):
         self.param = param
 
 
+class UnusableFile(StorageError):
+    """Nothing of the file that the request names can be used: its validation says why."""
+
+    def __init__(self, param: str) -> None:
+        """Remember which field of the request is at fault, as a JSON pointer."""
+        super().__init__(param)
+        self.param = param
+
+
 class UnknownModel(StorageError):
     """The request names no model or revision that there is: GET /v1/models lists them."""
 
@@ -84,7 +93,7 @@ class QuotaExceeded(StorageError):
 
 
 class LeaseLost(StorageError):
-    """Another attempt may own this job by now: stop the engine and publish nothing."""
+    """Another worker may own this job or file by now: stop the engine and publish nothing."""
 
 
 class AlreadyExists(StorageError):

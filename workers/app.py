@@ -1,4 +1,4 @@
-"""The Celery application: a message is only a hint that a job may be claimed.
+"""The Celery application: a message is only a hint that a job or a file may be claimed.
 
 The SQL lease owns redelivery, so messages are acknowledged early and never prefetched; the
 broker's visibility timeout can then duplicate nothing. `disp worker` runs a node: one per GPU.
@@ -7,14 +7,14 @@ broker's visibility timeout can then duplicate nothing. `disp worker` runs a nod
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init
 
-from schemas.tasks import KEY_PREFIX, QUEUE
+from schemas.tasks import KEY_PREFIX, QUEUE, QUEUE_TYPE
 from storage.telemetry.logs import configure_logs
 from storage.telemetry.metrics import serve_worker_metrics
 from storage.telemetry.traces import configure_traces
 from workers.settings import worker_settings
 
 VISIBILITY_TIMEOUT_S = 43200
-TASKS = ["workers.tasks.defense", "workers.tasks.webhooks"]
+TASKS = ["workers.tasks.defense", "workers.tasks.files", "workers.tasks.webhooks"]
 
 app = Celery("disp", broker=worker_settings().broker_url, include=TASKS)
 app.conf.update(
@@ -45,6 +45,8 @@ app.conf.update(
     visibility_timeout=VISIBILITY_TIMEOUT_S,
     task_publish_retry_policy={"max_retries": 3, "interval_max": 1},
     task_default_queue=QUEUE,
+    task_default_queue_type=QUEUE_TYPE,
+    task_create_missing_queue_type=QUEUE_TYPE,
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
 )

@@ -1,5 +1,7 @@
 """The embedded runner: one process that claims one job after the other; needs no broker.
 
+A thread beside them reads what is uploaded, so that no upload waits for a job's end.
+
 It holds a lock on its work folder, so there is one per folder, and its owner name is kept there:
 a runner that was killed claims its own job again at once instead of waiting for the lease's end.
 """
@@ -23,6 +25,7 @@ from storage.telemetry.metrics import serve_worker_metrics
 from storage.telemetry.traces import configure_traces
 from workers.context import Outcome
 from workers.helping import help_out
+from workers.reading import keep_reading
 from workers.settings import worker_settings
 from workers.supervisor import Workplace, supervise
 
@@ -64,6 +67,15 @@ class Runner:
         self._reconciled_at = float("-inf")
 
     def run(self) -> None:
+        """Work on jobs, and read files beside them, until stopped."""
+        reader = threading.Thread(
+            target=keep_reading, args=(self._workplace, self._stop), name="reader", daemon=True
+        )
+        reader.start()
+        self._work()
+        reader.join()
+
+    def _work(self) -> None:
         """Go on until stopped; a fault of a store is waited out."""
         while not self._stop.is_set():
             try:
@@ -108,8 +120,8 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def main() -> None:
-    """Run until SIGTERM or SIGINT."""
+def main(*, with_jobs: bool = True) -> None:
+    """Work on jobs and read files, or read files only, until SIGTERM or SIGINT."""
     configure_logs()
     configure_traces("disp-worker")
     settings = worker_settings()
@@ -120,7 +132,11 @@ def main() -> None:
         store = open_job_store(settings.database_url)
         artifacts = open_artifact_store(settings.artifacts_url)
         log.info("runner_started", owner=owner)
-        Runner(Workplace(store, artifacts, settings), owner, stop).run()
+        workplace = Workplace(store, artifacts, settings)
+        if with_jobs:
+            Runner(workplace, owner, stop).run()
+        else:
+            keep_reading(workplace, stop)
         store.close()
 
 

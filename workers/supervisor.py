@@ -42,19 +42,21 @@ from workers.translate import Journal
 log = structlog.get_logger()
 
 ENGINE_COMMAND = (sys.executable, "-m", "disp_engine")
+READER_COMMAND = (sys.executable, "-m", "disp_engine.reading")
 EXIT_DONE, EXIT_BROKEN, EXIT_INPUT_AT_FAULT, EXIT_STOPPED = 0, 1, 2, 75
 TICK_S = 0.2
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """Everything an attempt needs that is not the job."""
+    """Everything an attempt, or the reading of a file, needs that is not the job or the file."""
 
     store: WorkerStore
     artifacts: ArtifactStore
     settings: WorkerSettings
     engine_command: Sequence[str] = ENGINE_COMMAND
     hints: Hints | None = None
+    reader_command: Sequence[str] = READER_COMMAND
 
 
 @dataclass(frozen=True)

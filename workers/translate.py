@@ -14,6 +14,7 @@ from storage.errors import LeaseLost
 from storage.interfaces import (
     Claim,
     EventDraft,
+    Findings,
     LeaseStore,
     MetricDraft,
     StepUpdate,
@@ -82,10 +83,9 @@ class ValidatedMessage(EngineMessage):
     faults: list[DataFault]
     error: FileRefusal | None
 
-    def draft(self) -> ValidationDraft:
+    def findings(self) -> Findings:
         """The same in the words of the store."""
-        return ValidationDraft(
-            param=self.param,
+        return Findings(
             records=self.records,
             usable=self.usable,
             repeated_ids=self.repeated_ids,
@@ -186,7 +186,8 @@ class Journal:
                     MetricDraft(metric.stage, metric.step, dict(metric.values))
                 )
             case ValidatedMessage() as validated:
-                self._draft.validations.append(validated.draft())
+                draft = ValidationDraft(validated.param, validated.findings())
+                self._draft.validations.append(draft)
             case TextMessage() as text:
                 data = {} if text.stage is None else {"stage": text.stage.value}
                 self._draft.events.append(EventDraft(text.text, level=text.level, data=data))

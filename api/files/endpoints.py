@@ -19,6 +19,7 @@ from schemas.wire import Page
 from storage.interfaces import Order
 
 router = APIRouter(prefix="/v1/files", tags=["files"], responses=refusals(*KEYED))
+FileCursor = Annotated[str | None, Query(pattern=r"^file_[0-9a-f]{32}$")]
 UPLOAD_FORM = {
     "required": True,
     "content": {
@@ -51,7 +52,8 @@ async def upload(
 ) -> File:
     """Upload a zip or tar of LLaVA JSON and images, or as `checkpoint` a projector in safetensors.
 
-    The key is checked before the body is read.
+    The key is checked before the body is read. An archive is then read by a worker; a job need not
+    wait for that.
     """
     async with request.form(max_files=1, max_fields=8) as form:
         part, purpose = _read_form(form)
@@ -68,12 +70,15 @@ def list_files(
     gateway: AnyGateway,
     tenant: Reader,
     purpose: FilePurpose | None = None,
-    after: Annotated[str | None, Query(pattern=r"^file_[0-9a-f]{32}$")] = None,
+    after: FileCursor = None,
+    before: FileCursor = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Order = "desc",
 ) -> Page[File]:
-    """List files, newest first."""
-    return gateway.jobs.list_files(tenant, purpose=purpose, after=after, limit=limit, order=order)
+    """List files, newest first; `before` alone gives the page that ends there."""
+    return gateway.jobs.list_files(
+        tenant, purpose=purpose, after=after, before=before, limit=limit, order=order
+    )
 
 
 @router.get("/{file_id}", responses=refusals(404))
@@ -82,9 +87,12 @@ def get_file(gateway: AnyGateway, tenant: Reader, file_id: FileIdInPath) -> File
     return gateway.jobs.get_file(tenant, file_id)
 
 
-@router.get("/{file_id}/validation", responses=refusals(404, ErrorCode.FILE_NOT_VALIDATED))
+@router.get(
+    "/{file_id}/validation",
+    responses=refusals(404, ErrorCode.NOT_A_DATASET, ErrorCode.FILE_NOT_VALIDATED),
+)
 def get_validation(gateway: AnyGateway, tenant: Reader, file_id: FileIdInPath) -> FileValidation:
-    """Return what the last job that read a file has found in it."""
+    """Return what was found in a dataset when it was last read, after its upload or by a job."""
     return service.validation(gateway, tenant, file_id)
 
 
@@ -93,7 +101,7 @@ def get_validation(gateway: AnyGateway, tenant: Reader, file_id: FileIdInPath) -
     responses=refusals(404, ErrorCode.FILE_IN_USE, ErrorCode.FILE_IS_RESULT),
 )
 def delete_file(gateway: AnyGateway, tenant: Submitter, file_id: FileIdInPath) -> FileDeleted:
-    """Delete a file that no unfinished job reads."""
+    """Delete a file that no unfinished job reads; its being validated is no hindrance."""
     return service.delete(gateway, tenant, file_id)
 
 

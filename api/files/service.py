@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from api.downloads import Download
-from api.errors import FileNotValidated, UnsupportedFormat
+from api.errors import FileNotValidated, NotADataset, UnsupportedFormat
 from api.files.archives import sniff
 from api.files.weights import require_safetensors
 from api.gateway import Gateway
 from api.idempotency import Fingerprint
-from schemas.files import File, FileDeleted, FilePurpose, FileValidation
+from schemas.files import File, FileDeleted, FilePurpose, FileStatus, FileValidation
 from storage.errors import IdempotencyInFlight, IdempotencyKeyReused
 from storage.ids import new_id
 from storage.interfaces import FileDraft
@@ -60,7 +60,15 @@ def store_upload(
     replayed = file.id != file_id
     if replayed:
         gateway.artifacts.delete(blob.key)
+    else:
+        have_read(gateway, file)
     return CreatedFile(file, replayed)
+
+
+def have_read(gateway: Gateway, file: File) -> None:
+    """Hint at a file that waits to be read."""
+    if file.status is FileStatus.UPLOADED:
+        gateway.queue.hint_file(file.id)
 
 
 def require_format(stream: BinaryIO, purpose: FilePurpose) -> None:
@@ -79,7 +87,9 @@ def delete(gateway: Gateway, tenant: str, file_id: str) -> FileDeleted:
 
 
 def validation(gateway: Gateway, tenant: str, file_id: str) -> FileValidation:
-    """Return what a job has found in a file."""
+    """Return what was found in a dataset, or why nothing is known."""
+    if gateway.jobs.get_file(tenant, file_id).purpose is FilePurpose.CHECKPOINT:
+        raise NotADataset()
     found = gateway.jobs.file_validation(tenant, file_id)
     if found is None:
         raise FileNotValidated()

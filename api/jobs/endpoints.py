@@ -37,6 +37,7 @@ REPORT_HEADERS = {
 CREATION = (
     ErrorCode.MODEL_NOT_FOUND,
     ErrorCode.FILE_NOT_FOUND,
+    ErrorCode.INVALID_DATASET,
     ErrorCode.WEBHOOK_NOT_FOUND,
     *KEY_REFUSALS,
     ErrorCode.QUOTA_EXCEEDED,

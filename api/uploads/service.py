@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.errors import PayloadTooLarge, UnsafeFormat, UnsupportedFormat
 from api.files.archives import HEAD
-from api.files.service import clean_filename, require_format
+from api.files.service import clean_filename, have_read, require_format
 from api.gateway import Gateway
 from schemas.files import File
 from schemas.uploads import (
@@ -129,7 +129,7 @@ def complete(gateway: Gateway, tenant: str, upload_id: str, request: UploadCompl
     gateway.artifacts.parts.assemble(record.key, record.handle, placed)
     try:
         sha256 = _verified(gateway, record, request)
-        gateway.jobs.complete_upload(tenant, upload_id, sha256)
+        have_read(gateway, gateway.jobs.complete_upload(tenant, upload_id, sha256))
     except (DigestMismatch, UnsafeFormat, UnsupportedFormat):
         gateway.jobs.cancel_upload(tenant, upload_id)
         sweep(gateway, record)

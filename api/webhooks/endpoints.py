@@ -30,6 +30,7 @@ router = APIRouter(
     responses=refusals(*KEYED),
     route_class=StrictRoute,
 )
+EndpointCursor = Annotated[str | None, Query(pattern=r"^whe_[0-9a-f]{32}$")]
 EndpointIdInPath = Annotated[str, Depends(id_named("endpoint_id", re.compile(r"whe_[0-9a-f]{32}")))]
 DeliveryIdInPath = Annotated[str, Depends(id_named("delivery_id", re.compile(r"whd_[0-9a-f]{32}")))]
 
@@ -52,12 +53,13 @@ def create_endpoint(
 def list_endpoints(
     gateway: AnyGateway,
     tenant: Reader,
-    after: Annotated[str | None, Query(pattern=r"^whe_[0-9a-f]{32}$")] = None,
+    after: EndpointCursor = None,
+    before: EndpointCursor = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Order = "desc",
 ) -> Page[WebhookEndpoint]:
-    """List endpoints, newest first."""
-    return gateway.jobs.list_endpoints(tenant, after=after, limit=limit, order=order)
+    """List endpoints, newest first; `before` alone gives the page that ends there."""
+    return gateway.jobs.list_endpoints(tenant, after=after, before=before, limit=limit, order=order)
 
 
 @router.get("/{endpoint_id}", responses=refusals(404))

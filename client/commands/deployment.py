@@ -56,11 +56,12 @@ def prepare(
 
 def worker(
     queue: Annotated[
-        list[str] | None, typer.Option("--queue", help="A queue to serve [disp.gpu]; repeatable.")
+        list[str] | None,
+        typer.Option("--queue", help="disp.gpu (jobs, default), disp.cpu, disp.io; repeatable."),
     ] = None,
     once: Annotated[bool, typer.Option(help="One attempt at one waiting job, then leave.")] = False,
 ) -> None:
-    """Work on jobs: as a Celery node where a broker is configured, by polling otherwise."""
+    """Work on jobs or uploads: as a Celery node where there is a broker, by polling otherwise."""
     from client.worker import run_for_ever, run_once
 
     if once:

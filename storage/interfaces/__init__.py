@@ -5,7 +5,7 @@ Times are Unix seconds on the database's clock, never a worker's.
 
 from storage.idempotency import Idempotency
 from storage.interfaces.artifacts import ArtifactStore, StoredBlob
-from storage.interfaces.files import FileBlob, FileDraft, FileStore
+from storage.interfaces.files import FileBlob, FileDraft, FileStore, Findings
 from storage.interfaces.jobs import CreatedJob, GatewayStore
 from storage.interfaces.keys import ApiKey, IssuedKey, KeyStore
 from storage.interfaces.leases import (
@@ -21,6 +21,7 @@ from storage.interfaces.leases import (
 )
 from storage.interfaces.models import ModelRecord, ModelStore
 from storage.interfaces.order import Order
+from storage.interfaces.readings import FileClaim, ReadingStore
 from storage.interfaces.samples import SampleEntry, SampleStore, SampleWriter, Shown
 from storage.interfaces.shards import Shard, ShardClaim, ShardStore, Turn
 from storage.interfaces.statistics import Statistics, StatisticsStore
@@ -45,8 +46,10 @@ __all__ = [
     "EndpointDraft",
     "EventDraft",
     "FileBlob",
+    "FileClaim",
     "FileDraft",
     "FileStore",
+    "Findings",
     "GatewayStore",
     "Idempotency",
     "IssuedKey",
@@ -58,6 +61,7 @@ __all__ = [
     "ModelRecord",
     "ModelStore",
     "Order",
+    "ReadingStore",
     "Receipt",
     "Reconciled",
     "SampleEntry",

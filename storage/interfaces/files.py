@@ -1,9 +1,11 @@
 """Uploaded files: the rows, and where the bytes lie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.files import File, FilePurpose, FileValidation
+from schemas.files import File, FilePurpose, FileRefusal, FileValidation
+from schemas.jobs import DataFault
 from schemas.wire import Page
 from storage.idempotency import Idempotency
 from storage.interfaces.order import Order
@@ -32,6 +34,18 @@ class FileDraft:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What reading a dataset has found; `error` is there if nothing of it can be used."""
+
+    records: int = 0
+    usable: int = 0
+    repeated_ids: int = 0
+    fault_count: int = 0
+    faults: Sequence[DataFault] = ()
+    error: FileRefusal | None = None
+
+
 class FileStore(Protocol):
     """Rows of uploaded files; their bytes are in the artifact store."""
 
@@ -53,7 +67,7 @@ class FileStore(Protocol):
         ...
 
     def file_validation(self, tenant: str, file_id: str) -> FileValidation | None:
-        """Return what the last job that read a file has found, None before; or raise `NotFound`."""
+        """Return what was found when a file was last read, None before; or raise `NotFound`."""
         ...
 
     def list_files(
@@ -62,10 +76,11 @@ class FileStore(Protocol):
         *,
         purpose: FilePurpose | None = None,
         after: str | None = None,
+        before: str | None = None,
         limit: int = 20,
         order: Order = "desc",
     ) -> Page[File]:
-        """Return a page of files by id, that is, by time of creation."""
+        """Return a page of files by id; `before` alone gives the page that ends there."""
         ...
 
     def delete_file(self, tenant: str, file_id: str) -> FileBlob:

@@ -34,8 +34,9 @@ class GatewayStore(Protocol):
         """Write job, steps, first event, hint and idempotency row in one transaction.
 
         `traceparent` is the W3C header of the request's trace, for the worker to go on with.
-        Raises `UnknownModel`, `UnknownFile`, `UnknownWebhook`, `IdempotencyKeyReused`,
-        `IdempotencyInFlight`, or `QuotaExceeded` when the tenant has `max_unfinished` jobs already.
+        Raises `UnknownModel`, `UnknownFile`, `UnusableFile`, `UnknownWebhook`,
+        `IdempotencyKeyReused`, `IdempotencyInFlight`, or `QuotaExceeded` when the tenant has
+        `max_unfinished` jobs already.
         """
         ...
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
-from schemas.files import FileRefusal
-from schemas.jobs import DataFault, JobError, JobStatus, StageName, StepStatus
+from schemas.jobs import JobError, JobStatus, StageName, StepStatus
 from schemas.requests import DefenseJobCreate
-from storage.interfaces.files import FileBlob, FileDraft
+from storage.interfaces.files import FileBlob, FileDraft, Findings
 from storage.interfaces.models import ModelRecord
 
 
@@ -87,23 +86,24 @@ class ValidationDraft:
     """What was found in the file that the job's request names as `param`."""
 
     param: Literal["training_file", "triggered_file", "clean_file"]
-    records: int
-    usable: int
-    repeated_ids: int
-    fault_count: int
-    faults: Sequence[DataFault] = ()
-    error: FileRefusal | None = None
+    findings: Findings
 
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What a reconciliation found; `hints` are job ids whose hint is to be sent (again)."""
+    """What a reconciliation found; hints are to be sent (again).
+
+    `hints` and what follows are ids of jobs, `file_hints` and what follows those of files.
+    """
 
     hints: tuple[str, ...] = ()
     requeued: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
     cancelled: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    file_hints: tuple[str, ...] = ()
+    files_returned: tuple[str, ...] = ()
+    files_failed: tuple[str, ...] = ()
 
 
 class LeaseStore(Protocol):
@@ -187,6 +187,7 @@ class LeaseStore(Protocol):
 
         Expired leases go back to the queue (or, when pausing or cancelling, to `paused` or
         `cancelled`; or, lost too often, to `failed`). Queued jobs unhinted for `hint_after_s` come
-        back as `hints`.
+        back as `hints`. Files whose reader was lost are `uploaded` again; at the `max_losses`th
+        loss they are in `error`, for reading them must be what kills.
         """
         ...

@@ -7,6 +7,7 @@ from storage.interfaces.jobs import GatewayStore
 from storage.interfaces.keys import KeyStore
 from storage.interfaces.leases import LeaseStore
 from storage.interfaces.models import ModelStore
+from storage.interfaces.readings import ReadingStore
 from storage.interfaces.samples import SampleStore, SampleWriter
 from storage.interfaces.shards import ShardStore
 from storage.interfaces.statistics import StatisticsStore
@@ -14,8 +15,8 @@ from storage.interfaces.webhooks import WebhookStore
 from storage.uploads import UploadStore
 
 
-class WorkerStore(LeaseStore, ShardStore, SampleWriter, Protocol):
-    """Jobs, their shards and their samples as a worker sees them."""
+class WorkerStore(LeaseStore, ShardStore, SampleWriter, ReadingStore, Protocol):
+    """Jobs, their shards and samples, and unread files, as a worker sees them."""
 
 
 class JobStore(

@@ -76,9 +76,15 @@ class WebhookStore(Protocol):
         ...
 
     def list_endpoints(
-        self, tenant: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+        self,
+        tenant: str,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
     ) -> Page[WebhookEndpoint]:
-        """Return a page of endpoints by id, that is, by time of creation."""
+        """Return a page of endpoints by id; `before` alone gives the page that ends there."""
         ...
 
     def update_endpoint(

@@ -5,15 +5,25 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from schemas.files import File, FilePurpose, FileValidation
+from schemas.files import DATASETS, File, FilePurpose, FileStatus, FileValidation
 from schemas.jobs import TERMINAL
+from schemas.requests import Validation
 from schemas.wire import Page
 from storage.errors import FileInUse, FileIsResult, NotFound
-from storage.interfaces import FileBlob, FileDraft, Idempotency, Order, ValidationDraft
+from storage.interfaces import (
+    FileBlob,
+    FileDraft,
+    Findings,
+    Idempotency,
+    Order,
+    ValidationDraft,
+)
 from storage.sql.backend import SqlBackend, one_page, page_of
 from storage.sql.engine import database_now
 from storage.sql.idempotency import earlier_answer, keep_answer
 from storage.sql.tables import FileRow, JobRow
+
+HINT_GRACE_S = 30.0
 
 
 class SqlFiles(SqlBackend):
@@ -44,7 +54,7 @@ class SqlFiles(SqlBackend):
             return blob_of(find_file(session, tenant, file_id))
 
     def file_validation(self, tenant: str, file_id: str) -> FileValidation | None:
-        """Return what the last job that read a file has found, None before; or raise `NotFound`."""
+        """Return what was found when a file was last read, None before; or raise `NotFound`."""
         with self._read() as session:
             found = find_file(session, tenant, file_id).validation
         return None if found is None else FileValidation.model_validate(found)
@@ -55,15 +65,18 @@ class SqlFiles(SqlBackend):
         *,
         purpose: FilePurpose | None = None,
         after: str | None = None,
+        before: str | None = None,
         limit: int = 20,
         order: Order = "desc",
     ) -> Page[File]:
-        """Return a page of files by id, that is, by time of creation."""
+        """Return a page of files by id; `before` alone gives the page that ends there."""
         query = select(FileRow).where(FileRow.tenant == tenant)
         if purpose is not None:
             query = query.where(FileRow.purpose == purpose.value)
         with self._read() as session:
-            rows, more = one_page(session, query, FileRow.id, after=after, limit=limit, order=order)
+            rows, more = one_page(
+                session, query, FileRow.id, after=after, before=before, limit=limit, order=order
+            )
         return page_of([file_of(row) for row in rows], more)
 
     def delete_file(self, tenant: str, file_id: str) -> FileBlob:
@@ -91,7 +104,11 @@ def find_file(
 
 
 def file_row(tenant: str, draft: FileDraft, now: float, job_id: str | None = None) -> FileRow:
-    """Return the row of stored bytes, of a job's if it has published them."""
+    """Return the row of stored bytes, of a job's if it has published them.
+
+    A dataset waits to be read; who has stored it hints at it, and later the reconciler does.
+    """
+    unread = draft.purpose in DATASETS
     return FileRow(
         id=draft.id,
         tenant=tenant,
@@ -102,6 +119,8 @@ def file_row(tenant: str, draft: FileDraft, now: float, job_id: str | None = Non
         sha256=draft.sha256,
         created_at=now,
         job_id=job_id,
+        status=(FileStatus.UPLOADED if unread else FileStatus.PROCESSED).value,
+        hint_due_at=now + HINT_GRACE_S if unread else None,
     )
 
 
@@ -109,19 +128,30 @@ def note_validation(session: Session, job: JobRow, draft: ValidationDraft, now: 
     """Keep what a job has found in one of its files; a file that is gone is not missed."""
     file_id = getattr(job, draft.param)
     row = session.get(FileRow, file_id) if file_id else None
-    if row is None:
-        return
+    if row is not None:
+        mode = job.request.get("validation", "quarantine")
+        keep_findings(row, draft.findings, now, mode, job.id)
+
+
+def keep_findings(
+    row: FileRow,
+    findings: Findings,
+    now: float,
+    mode: Validation = "quarantine",
+    job_id: str | None = None,
+) -> None:
+    """Let a file's validation be this."""
     found = FileValidation(
-        file_id=file_id,
-        job_id=job.id,
+        file_id=row.id,
+        job_id=job_id,
         validated_at=now,
-        mode=job.request.get("validation", "quarantine"),
-        records=draft.records,
-        usable=draft.usable,
-        repeated_ids=draft.repeated_ids,
-        fault_count=draft.fault_count,
-        faults=list(draft.faults),
-        error=draft.error,
+        mode=mode,
+        records=findings.records,
+        usable=findings.usable,
+        repeated_ids=findings.repeated_ids,
+        fault_count=findings.fault_count,
+        faults=list(findings.faults),
+        error=findings.error,
     )
     row.validation = found.model_dump(mode="json")
 
@@ -163,5 +193,7 @@ def file_of(row: FileRow) -> File:
         created_at=int(row.created_at),
         filename=row.filename,
         purpose=FilePurpose(row.purpose),
+        status=FileStatus(row.status),
+        status_details=row.status_details,
         sha256=row.sha256,
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import BigInteger, ColumnElement, cast, delete, exists, func, select
 from sqlalchemy.orm import Session
 
+from schemas.files import FileStatus
 from schemas.jobs import (
     TERMINAL,
     Event,
@@ -20,7 +21,7 @@ from schemas.jobs import (
 )
 from schemas.requests import DefenseJobCreate
 from schemas.wire import Page
-from storage.errors import NotFound, QuotaExceeded, UnknownFile, UnknownModel
+from storage.errors import NotFound, QuotaExceeded, UnknownFile, UnknownModel, UnusableFile
 from storage.ids import new_id
 from storage.interfaces import CreatedJob, Idempotency, Order
 from storage.sql.backend import SqlBackend, after_commit, one_page, page_of
@@ -249,9 +250,11 @@ def _require_inputs(session: Session, tenant: str, request: DefenseJobCreate) ->
     for param, file_id in named.items():
         if file_id is not None:
             try:
-                find_file(session, tenant, file_id, for_update={"read": True})
+                file = find_file(session, tenant, file_id, for_update={"read": True})
             except NotFound as error:
                 raise UnknownFile(param) from error
+            if file.status == FileStatus.ERROR:
+                raise UnusableFile(param)
 
 
 def insert_job(

@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from schemas.errors import ErrorCode
+from schemas.files import FileStatus
 from schemas.jobs import LEASED, WORKING, JobError, JobStatus, StepStatus
 from storage.errors import LeaseLost
 from storage.interfaces import (
@@ -35,6 +37,7 @@ from storage.sql.history import (
 )
 from storage.sql.idempotency import forget_expired
 from storage.sql.jobs import drop_hint, end, end_cancelled
+from storage.sql.readings import due_file_hints, repair_files
 from storage.sql.shards import extend, inputs_of
 from storage.sql.tables import EventRow, JobRow, OutboxRow
 from storage.telemetry.metrics import LEASES_EXPIRED, SAMPLES_PROCESSED
@@ -163,14 +166,19 @@ class SqlLeases(SqlBackend):
             now = database_now(session)
             expired = session.scalars(_expired(now)).all()
             verdicts = {job.id: _repair(session, job, max_losses, now) for job in expired}
+            files = repair_files(session, max_losses, now)
             forget_expired(session, now)
             hints = _due_hints(session, now, hint_after_s)
+            file_hints = due_file_hints(session, now, hint_after_s)
         return Reconciled(
             hints=hints,
             requeued=_ending(verdicts, JobStatus.QUEUED),
             paused=_ending(verdicts, JobStatus.PAUSED),
             cancelled=_ending(verdicts, JobStatus.CANCELLED),
             failed=_ending(verdicts, JobStatus.FAILED),
+            file_hints=file_hints,
+            files_returned=_ending(files, FileStatus.UPLOADED),
+            files_failed=_ending(files, FileStatus.ERROR),
         )
 
 
@@ -278,5 +286,5 @@ def owned(session: Session, claim: Claim, *, lock: bool = True) -> JobRow:
     return row
 
 
-def _ending(verdicts: Mapping[str, JobStatus], status: JobStatus) -> tuple[str, ...]:
-    return tuple(job_id for job_id, verdict in verdicts.items() if verdict is status)
+def _ending(verdicts: Mapping[str, StrEnum], status: StrEnum) -> tuple[str, ...]:
+    return tuple(name for name, verdict in verdicts.items() if verdict is status)

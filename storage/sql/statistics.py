@@ -2,13 +2,14 @@
 
 from sqlalchemy import func, select
 
+from schemas.files import FileStatus
 from schemas.jobs import JobStatus
-from schemas.tasks import IO_QUEUE, QUEUE
+from schemas.tasks import CPU_QUEUE, IO_QUEUE, QUEUE
 from schemas.webhooks import DeliveryStatus
 from storage.interfaces import Statistics
 from storage.sql.backend import SqlBackend
 from storage.sql.engine import database_now
-from storage.sql.tables import JobRow, OutboxRow, WebhookDeliveryRow
+from storage.sql.tables import FileRow, JobRow, OutboxRow, WebhookDeliveryRow
 
 
 class SqlStatistics(SqlBackend):
@@ -22,6 +23,7 @@ class SqlStatistics(SqlBackend):
     def statistics(self) -> Statistics:
         """Count jobs by status, and see for how long the oldest of each queue has waited."""
         pending = WebhookDeliveryRow.status == DeliveryStatus.PENDING.value
+        unread = FileRow.status == FileStatus.UPLOADED.value
         queued = JobRow.status == JobStatus.QUEUED.value
         by_status = select(JobRow.status, func.count()).group_by(JobRow.status)
         with self._read() as session:
@@ -33,6 +35,7 @@ class SqlStatistics(SqlBackend):
                     .join(OutboxRow, OutboxRow.job_id == JobRow.id)
                     .where(queued)
                 ),
+                CPU_QUEUE: session.scalar(select(func.min(FileRow.created_at)).where(unread)),
                 IO_QUEUE: session.scalar(
                     select(func.min(WebhookDeliveryRow.due_at)).where(pending)
                 ),

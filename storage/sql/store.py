@@ -11,18 +11,20 @@ from storage.sql.jobs import SqlJobs
 from storage.sql.keys import SqlKeys
 from storage.sql.leases import SqlLeases
 from storage.sql.models import SqlModels
+from storage.sql.readings import SqlReadings
 from storage.sql.samples import SqlSamples
 from storage.sql.shards import SqlShards
 from storage.sql.statistics import SqlStatistics
 from storage.sql.uploads import SqlUploads
 from storage.sql.webhooks import SqlWebhooks
 
-REVISION = "0009"
+REVISION = "0010"
 
 
 class SqlJobStore(
     SqlKeys,
     SqlFiles,
+    SqlReadings,
     SqlUploads,
     SqlModels,
     SqlJobs,

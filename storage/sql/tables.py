@@ -37,7 +37,8 @@ class KeyRow(Base):
 class FileRow(Base):
     """An uploaded file, or one that the job `job_id` has published.
 
-    `validation` is what the last job that read it has found.
+    `validation` is what was found when it was last read. While it is `uploaded` a hint is due at
+    `hint_due_at`, while it is `processing` there is a lease; `losses` counts the readers that died.
     """
 
     __tablename__ = "files"
@@ -51,8 +52,15 @@ class FileRow(Base):
     created_at: Mapped[float]
     job_id: Mapped[str | None]
     validation: Mapped[Document | None] = mapped_column(JSON(none_as_null=True))
+    status: Mapped[str] = mapped_column(server_default="processed")
+    status_details: Mapped[str | None] = mapped_column(Text)
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    losses: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    hint_due_at: Mapped[float | None]
     __table_args__ = (
         Index("files_by_tenant", "tenant", "id"),
+        Index("files_by_status", "status", "id"),
         Index("files_by_job", "job_id"),
     )
 

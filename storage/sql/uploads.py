@@ -11,9 +11,10 @@ from schemas.uploads import UploadStatus
 from storage.errors import NotFound, UploadNotPending
 from storage.idempotency import Idempotency
 from storage.ids import new_id
+from storage.interfaces import FileDraft
 from storage.sql.backend import SqlBackend
 from storage.sql.engine import Clock, database_now
-from storage.sql.files import file_of
+from storage.sql.files import file_of, file_row
 from storage.sql.idempotency import earlier_answer, keep_answer
 from storage.sql.tables import FileRow, UploadPartRow, UploadRow
 from storage.uploads import HeldPart, PartRecord, UploadDraft, UploadRecord
@@ -94,7 +95,8 @@ class SqlUploads(SqlBackend):
             if upload.status == PENDING:
                 upload.status = "completed"
                 upload.sha256 = sha256
-                session.add(_file_row(upload, database_now(session)))
+                draft = _file_draft(upload, sha256)
+                session.add(file_row(tenant, draft, database_now(session)))
                 session.flush()
             file = session.get(FileRow, upload.file_id)
             if upload.status != "completed" or file is None:
@@ -185,14 +187,12 @@ def _part(row: UploadPartRow) -> PartRecord:
     )
 
 
-def _file_row(upload: UploadRow, now: float) -> FileRow:
-    return FileRow(
+def _file_draft(upload: UploadRow, sha256: str) -> FileDraft:
+    return FileDraft(
         id=upload.file_id,
-        tenant=upload.tenant,
         filename=upload.filename,
-        purpose=upload.purpose,
+        purpose=FilePurpose(upload.purpose),
         key=upload.key,
         bytes=upload.bytes,
-        sha256=upload.sha256,
-        created_at=now,
+        sha256=sha256,
     )

@@ -63,13 +63,21 @@ class SqlWebhooks(SqlBackend):
             return _endpoint(_find_endpoint(session, tenant, endpoint_id))
 
     def list_endpoints(
-        self, tenant: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+        self,
+        tenant: str,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
     ) -> Page[WebhookEndpoint]:
-        """Return a page of endpoints by id, that is, by time of creation."""
+        """Return a page of endpoints by id; `before` alone gives the page that ends there."""
         query = select(WebhookEndpointRow).where(WebhookEndpointRow.tenant == tenant)
         key = WebhookEndpointRow.id
         with self._read() as session:
-            rows, more = one_page(session, query, key, after=after, limit=limit, order=order)
+            rows, more = one_page(
+                session, query, key, after=after, before=before, limit=limit, order=order
+            )
         return page_of([_endpoint(row) for row in rows], more)
 
     def update_endpoint(

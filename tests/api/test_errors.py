@@ -20,7 +20,6 @@ OF_A_JOB = {
     ErrorCode.PICKLE_REFUSED,
     ErrorCode.REMOTE_CODE_REFUSED,
     ErrorCode.TRAILING_DATA,
-    ErrorCode.INVALID_DATASET,
     ErrorCode.INVALID_MODEL,
     ErrorCode.INVALID_REQUEST,
     ErrorCode.ENGINE_ERROR,

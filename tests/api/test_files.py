@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from schemas.jobs import DataFault
-from storage.interfaces import ValidationDraft
+from storage.interfaces import Findings, ValidationDraft
 from tests.api.conftest import MAX_UPLOAD_BYTES
 from tests.api.world import assert_problem, safetensors, sha256, tar_archive, zip_archive
 
@@ -117,14 +117,57 @@ def test_a_files_validation_is_what_the_last_job_found_in_it(api):
     for usable in (2, 1):
         job_id = api.job_id(training_file=file_id, validation="strict")
         claim = api.gateway.jobs.claim("worker", lease_s=60.0, job_id=job_id)
-        found = ValidationDraft("training_file", 3, usable, 0, 3 - usable, [FAULT])
-        missing = ValidationDraft("clean_file", 1, 1, 0, 0)  # the job has no such file
+        found = ValidationDraft("training_file", Findings(3, usable, 0, 3 - usable, [FAULT]))
+        missing = ValidationDraft("clean_file", Findings(1, 1))  # the job has no such file
         api.gateway.jobs.record(claim, validations=[found, missing])
         answer = api.client.get(path).json()
         assert (answer["job_id"], answer["mode"]) == (job_id, "strict")
         assert (answer["records"], answer["usable"]) == (3, usable)
         assert answer["faults"] == [FAULT.model_dump()] and answer["error"] is None
     assert_problem(api.client.get(path, headers=api.stranger()), 404, "not_found")
+
+
+def test_an_upload_waits_to_be_read_and_then_tells_what_was_found(api):
+    file = api.upload().json()
+    assert (file["status"], file["status_details"]) == ("uploaded", None)
+    path = f"/v1/files/{file['id']}"
+    claim = api.gateway.jobs.claim_file("reader", lease_s=60.0)
+    assert api.client.get(path).json()["status"] == "processing"
+    assert_problem(api.client.get(f"{path}/validation"), 409, "file_not_validated")
+    api.gateway.jobs.settle_file(claim, Findings(3, 2, 0, 1, [FAULT]))
+    assert api.client.get(path).json()["status"] == "processed"
+    found = api.client.get(f"{path}/validation").json()
+    assert (found["job_id"], found["mode"], found["usable"]) == (None, "quarantine", 2)
+
+
+def test_a_file_of_which_nothing_can_be_used_says_why_and_no_job_takes_it(api):
+    file_id = api.refused_file()
+    file = api.client.get(f"/v1/files/{file_id}").json()
+    assert (file["status"], file["status_details"]) == ("error", "it unpacks to too much")
+    refusal = api.client.get(f"/v1/files/{file_id}/validation").json()["error"]
+    assert refusal == {"code": "archive_bomb", "message": "it unpacks to too much"}
+    for route in ("/v1/defense/jobs", "/v1/fine_tuning/jobs"):
+        answer = api.client.post(route, json={"model": "tiny", "training_file": file_id})
+        assert_problem(answer, 422, "invalid_dataset", "/training_file")
+    assert api.client.delete(f"/v1/files/{file_id}").status_code == 200
+
+
+def test_a_checkpoint_is_processed_at_once_and_has_no_validation(api):
+    file = api.upload(safetensors(), "checkpoint").json()
+    assert file["status"] == "processed"
+    answer = api.client.get(f"/v1/files/{file['id']}/validation")
+    assert_problem(answer, 404, "not_a_dataset")
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/webhook_endpoints"])
+def test_lists_go_backwards_too(api, path):
+    for _ in range(3):
+        api.file_id()
+        api.client.post("/v1/webhook_endpoints", json={"url": "https://hooks.example/"})
+    ids = [item["id"] for item in api.client.get(path).json()["data"]]
+    page = api.client.get(path, params={"before": ids[2], "limit": 1}).json()
+    assert ([item["id"] for item in page["data"]], page["has_more"]) == (ids[1:2], True)
+    assert_problem(api.client.get(path, params={"before": "x"}), 422, "validation_error", "/before")
 
 
 def test_a_file_in_use_is_not_deleted(api):

@@ -16,6 +16,7 @@ from storage.connect import open_job_store
 from storage.interfaces import ModelRecord
 from tests.api.live import listening
 from tests.api.world import zip_archive
+from tests.engine.test_dataset import make_zip, png, record
 from tests.parts.sqlite import sqlite_database
 from tests.workers.test_runner import start_runner
 from workers.settings import WorkerSettings
@@ -99,6 +100,26 @@ def test_openais_client_uploads_creates_follows_and_reads_the_results(url, store
         assert client.files.content(results["purified_dataset.zip"]).read() == data.read_bytes()
         (checkpoint,) = jobs.checkpoints.list(job.id)
         assert client.files.content(checkpoint.id).read() == b"projector"
+
+
+def test_openais_client_waits_until_a_file_was_read(url, store, runner, tmp_path):
+    runner("succeed")
+    members = {"data.json": json.dumps([record()]).encode(), "images/a.png": png()}
+    good, hopeless = make_zip(tmp_path / "good.zip", members), tmp_path / "hopeless.zip"
+    hopeless.write_bytes(zip_archive())
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=store.issue_key("acme")) as client:
+        read = []
+        for path in (good, hopeless):
+            file = client.files.create(file=path, purpose="fine-tune")
+            assert (file.status, file.status_details) == ("uploaded", None)
+            read.append(client.files.wait_for_processing(file.id, poll_interval=0.1))
+        assert [(file.status, file.status_details is None) for file in read] == [
+            ("processed", True),
+            ("error", False),
+        ]
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            client.fine_tuning.jobs.create(model="tiny", training_file=read[1].id)
+        assert (refused.value.code, refused.value.param) == ("invalid_dataset", "/training_file")
 
 
 def test_openais_client_understands_what_is_refused(url, store):

@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 
 from api.gateway import Gateway
 from schemas.artifacts import ArtifactEntry, Manifest
+from schemas.files import FileRefusal
 from schemas.jobs import JobError
-from storage.interfaces import ValidationDraft
+from storage.interfaces import Findings, ValidationDraft
 from storage.keys import artifact_key, manifest_key
 from workers.publication import result_files
 
@@ -74,6 +75,14 @@ class Api:
     def file_id(self) -> str:
         return self.upload().json()["id"]
 
+    def refused_file(self) -> str:
+        """A file of which its reader could use nothing."""
+        file_id = self.file_id()
+        claim = self.gateway.jobs.claim_file("reader", lease_s=60.0, file_id=file_id)
+        refusal = FileRefusal(code="archive_bomb", message="it unpacks to too much")
+        self.gateway.jobs.settle_file(claim, Findings(error=refusal))
+        return file_id
+
     def checkpoint_id(self) -> str:
         return self.upload(safetensors(), "checkpoint").json()["id"]
 
@@ -82,7 +91,7 @@ class Api:
         file_id = self.file_id()
         job_id = self.job_id(training_file=file_id)
         claim = self.gateway.jobs.claim("worker", lease_s=60.0, job_id=job_id)
-        found = ValidationDraft("training_file", 0, 0, 0, 0)
+        found = ValidationDraft("training_file", Findings())
         self.gateway.jobs.record(claim, validations=[found])
         self.gateway.jobs.fail(claim, JobError(code="engine_error", message="it broke"))
         return file_id

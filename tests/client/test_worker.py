@@ -4,7 +4,7 @@ from types import ModuleType
 import pytest
 
 from client.reconcile import reconcile_once
-from client.worker import celery_command
+from client.worker import celery_command, run_for_ever
 from schemas.jobs import JobStatus
 from tests.workers.conftest import TENANT, Bench, bench, settings
 from tests.workers.test_defense import defense
@@ -35,6 +35,16 @@ def test_gpu_jobs_get_a_fresh_process_each_and_webhooks_do_not() -> None:
     assert "--max-tasks-per-child" not in celery_command(["disp.gpu"])
     webhooks = celery_command(["disp.io"])
     assert webhooks[webhooks.index("-Q") + 1] == "disp.io" and "--max-tasks-per-child" in webhooks
+
+
+@pytest.mark.parametrize(("queue", "jobs"), [("disp.gpu", True), ("disp.cpu", False)])
+def test_without_a_broker_only_who_serves_the_gpu_queue_takes_jobs(
+    monkeypatch: pytest.MonkeyPatch, defense: ModuleType, queue: str, jobs: bool
+) -> None:
+    ran = []
+    monkeypatch.setattr("workers.runner.main", lambda *, with_jobs: ran.append(with_jobs))
+    run_for_ever([queue])
+    assert ran == [jobs]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""A Python that sees only what the gateway's image has: our base dependencies and theirs."""
+"""A Python that sees only what an image has: our base dependencies, those of extras, and theirs."""
 
 import re
 import tomllib
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -22,11 +24,12 @@ PathFinder.find_spec = staticmethod(find_spec)
 """
 
 
-def base_distributions() -> set[str]:
-    """The names of all distributions that `pip install .` brings, without any extra."""
+def distributions_with(extras: Iterable[str]) -> set[str]:
+    """The names of all distributions that `pip install .` brings with these extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found: set[str] = set()
-    waiting = [Requirement(text) for text in project["dependencies"]]
+    wanted = [project["optional-dependencies"][extra] for extra in extras]
+    waiting = [Requirement(text) for text in chain(project["dependencies"], *wanted)]
     while waiting:
         requirement = waiting.pop()
         name = plain(requirement.name)
@@ -39,9 +42,9 @@ def base_distributions() -> set[str]:
     return found
 
 
-def write_sitecustomize(folder: Path) -> set[str]:
+def write_sitecustomize(folder: Path, *extras: str) -> set[str]:
     """Put the blind spot into `folder`, for PYTHONPATH; return the hidden modules."""
-    base = base_distributions() | {"disp", "pip", "setuptools"}
+    base = distributions_with(extras) | {"disp", "pip", "setuptools"}
     hidden = {
         module
         for module, distributions in packages_distributions().items()

@@ -174,15 +174,23 @@ def test_the_engines_pod_reaches_names_and_stores_and_nothing_else(full, render)
 
 def test_only_the_sender_of_webhooks_reaches_the_internet(full, render):
     open_to = {
-        c: reaches_the_internet(egress_of(full, c)) for c in ("gateway", "worker", "webhooks")
+        component: reaches_the_internet(egress_of(full, component))
+        for component in ("gateway", "worker", "reader", "webhooks")
     }
-    assert open_to == {"gateway": False, "worker": False, "webhooks": True}
+    assert open_to == {"gateway": False, "worker": False, "reader": False, "webhooks": True}
     assert full["Deployment", "-webhooks"]
     alone = render()
     assert ("Deployment", "-webhooks") not in alone
     assert reaches_the_internet(egress_of(alone, "gateway"))
     private = egress_of(full, "webhooks")[-1]["to"][0]["ipBlock"]["except"]
     assert {"10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"} <= set(private)
+
+
+def test_uploads_are_read_by_a_pod_of_their_own_with_and_without_a_broker(full, render):
+    for documents in (full, render()):
+        (container,) = documents["Deployment", "-reader"]["spec"]["template"]["spec"]["containers"]
+        assert container["command"] == ["disp", "worker", "--queue", "disp.cpu"]
+        assert container["image"].startswith("disp-reader:")
 
 
 @pytest.mark.parametrize(

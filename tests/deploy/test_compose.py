@@ -8,10 +8,12 @@ import subprocess
 import pytest
 
 from api.signatures.service import Signer
+from schemas.tasks import CPU_QUEUE, IO_QUEUE, QUEUE
 from tests.deploy.names import assert_command_exists, secrets_of, unknown_names
 from tests.deploy.tools import ROOT, program
 
-OURS = {"prepare", "gateway", "worker-gpu", "worker-io"}
+OURS = {"prepare", "gateway", "worker-gpu", "worker-cpu", "worker-io"}
+READERS = ("worker-gpu", "worker-cpu")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,8 @@ def test_the_gateway_alone_holds_a_key_that_signs(compose, folder):
 def test_who_runs_strangers_data_reaches_no_other_network(compose):
     services, networks = compose["services"], compose["networks"]
     assert networks["stores"]["internal"] is True
-    assert set(services["worker-gpu"]["networks"]) == {"stores"}
+    for name in READERS:
+        assert set(services[name]["networks"]) == {"stores"}, name
     outside = {name for name, service in services.items() if "outside" in service["networks"]}
     assert outside == {"worker-io"}
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
@@ -106,10 +109,17 @@ def test_the_broker_keeps_its_log_and_evicts_nothing(compose):
 
 
 def test_jobs_begin_after_the_database_is_ready(compose):
-    for name in ("gateway", "worker-gpu", "worker-io"):
+    for name in OURS - {"prepare"}:
         depends = compose["services"][name]["depends_on"]
         assert depends["prepare"]["condition"] == "service_completed_successfully"
 
 
 def test_a_worker_has_time_to_save_its_job(compose):
-    assert compose["services"]["worker-gpu"]["stop_grace_period"] == "4m0s"
+    for name in READERS:
+        assert compose["services"][name]["stop_grace_period"] == "4m0s", name
+
+
+def test_every_queue_is_served_by_somebody(compose):
+    commands = [" ".join(compose["services"][name]["command"]) for name in OURS]
+    served = {"disp worker": QUEUE} | {f"disp worker --queue {q}": q for q in (CPU_QUEUE, IO_QUEUE)}
+    assert set(served) <= set(commands)

@@ -1,7 +1,8 @@
-"""The very commands of the containers as processes: a job, its webhook and the metrics.
+"""The very commands of the containers as processes: an upload, a job, its webhook and the metrics.
 
 What the gateway's image would run (prepare, gateway, sender of webhooks) runs without the engine's
-packages. SQLite and a folder stand in for PostgreSQL and S3; the broker is a real Redis.
+packages, and the reader of uploads without all of them but Pillow. SQLite and a folder stand in for
+PostgreSQL and S3; the broker is a real Redis.
 """
 
 import json
@@ -22,9 +23,9 @@ import pytest
 import yaml
 from standardwebhooks import Webhook
 
-from tests.api.world import zip_archive
 from tests.deploy.slim import write_sitecustomize
 from tests.deploy.tools import ROOT
+from tests.engine.test_dataset import make_zip, png, record
 from tests.parts.redis import redis_server
 from tests.storage.webhooks.receiver import receiving
 
@@ -56,17 +57,16 @@ class Host:
 
     folder: Path
     environment: dict[str, str]
-    slim: Path
+    images: Path
 
     def command(self, service: str, **changes: str) -> list[str]:
         program, *arguments = SERVICES[service]["command"]
         return [sys.executable, *PYTHON[program], *(changes.get(a, a) for a in arguments)]
 
     def environment_of(self, service: str) -> dict[str, str]:
-        seen = [str(ROOT)] if SERVICES[service]["image"] == "disp-worker" else []
-        seen = seen or [str(self.slim), str(ROOT)]
+        seen = [str(self.images / SERVICES[service]["image"]), str(ROOT)]
         port = {"DISP_METRICS_PORT": self.environment.get(f"PORT_{service}", "0")}
-        work = {"DISP_WORK_DIR": str(self.folder / "work")}
+        work = {"DISP_WORK_DIR": str(self.folder / f"work-{service}")}
         return os.environ | self.environment | port | work | {"PYTHONPATH": os.pathsep.join(seen)}
 
     @contextmanager
@@ -101,8 +101,10 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    hidden = write_sitecustomize(tmp_path / "slim")
-    assert {"torch", "transformers", "PIL"} <= hidden
+    images = tmp_path / "images"
+    assert {"torch", "transformers", "PIL"} <= write_sitecustomize(images / "disp-gateway")
+    hidden = write_sitecustomize(images / "disp-reader", "ingest")
+    assert {"torch", "transformers"} <= hidden and "PIL" not in hidden
     (tmp_path / "database_url").write_text(f"sqlite:///{tmp_path}/disp.db")
     with redis_server(tmp_path / "redis") as url:
         environment = {
@@ -112,9 +114,10 @@ def host(tmp_path: Path) -> Iterator[Host]:
             "DISP_WEBHOOKS_ALLOW_LOCAL": "true",
             "DISP_RECONCILE_S": "1",
             "PORT_worker-gpu": str(free_port()),
+            "PORT_worker-cpu": str(free_port()),
             "PORT_worker-io": str(free_port()),
         }
-        yield Host(tmp_path, environment, tmp_path / "slim")
+        yield Host(tmp_path, environment, images)
 
 
 def scraped(host: Host, service: str) -> str:
@@ -124,16 +127,23 @@ def scraped(host: Host, service: str) -> str:
 
 
 def create_job_that_fails_early(client: httpx2.Client, host: Host) -> str:
-    """Its stored bytes are spoilt, so that no engine needs to start to say no."""
-    files = {"file": ("data.zip", zip_archive())}
+    """Its stored bytes are spoilt once they were read, so that no engine needs to start."""
+    members = {"data.json": json.dumps([record()]).encode(), "images/a.png": png()}
+    archive = make_zip(host.folder / "data.zip", members).read_bytes()
+    files = {"file": ("data.zip", archive)}
     uploaded = client.post("/v1/files", files=files, data={"purpose": "fine-tune"}).json()
+    path = f"/v1/files/{uploaded['id']}"
+    eventually(lambda: client.get(path).json()["status"] == "processed")
+    assert client.get(f"{path}/validation").json()["usable"] == 1
     (stored,) = (host.folder / "artifacts").rglob(uploaded["id"])
     stored.write_bytes(b"spoilt")
     body = {"model": "disp-tiny-llada-v", "training_file": uploaded["id"]}
     return str(client.post("/v1/defense/jobs", json=body).json()["id"])
 
 
-def test_the_containers_commands_carry_a_job_from_request_to_webhook(host: Host) -> None:
+def test_the_containers_commands_carry_upload_and_job_from_request_to_webhook(
+    host: Host,
+) -> None:
     prepared = host.disp("prepare")
     assert prepared.returncode == 0, prepared.stderr
     port = str(free_port())
@@ -143,6 +153,7 @@ def test_the_containers_commands_carry_a_job_from_request_to_webhook(host: Host)
         processes = [
             stack.enter_context(host.running("gateway", **{"8000": port})),
             stack.enter_context(host.running("worker-gpu")),
+            stack.enter_context(host.running("worker-cpu")),
             stack.enter_context(host.running("worker-io")),
         ]
         client = stack.enter_context(httpx2.Client(base_url=url, trust_env=False))
@@ -174,7 +185,7 @@ def test_the_containers_commands_carry_a_job_from_request_to_webhook(host: Host)
             process.send_signal(signal.SIGTERM)
         gateway, *workers = processes
         assert gateway.wait(PATIENCE_S) in (0, -signal.SIGTERM)  # uvicorn's last word
-        assert [worker.wait(PATIENCE_S) for worker in workers] == [0, 0]
+        assert [worker.wait(PATIENCE_S) for worker in workers] == [0, 0, 0]
 
 
 def test_a_pod_that_finds_no_queued_row_ends_at_once(host: Host) -> None:

@@ -168,7 +168,7 @@ def engine_of(runner: int) -> int | None:
             command = (stat.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == runner and b"disp_engine" in command:
+        if parent == runner and b"-m\0disp_engine\0" in command:
             return int(stat.parent.name)
     return None
 

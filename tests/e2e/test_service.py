@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from client.demo import running_service
-from client.errors import Unavailable
+from client.errors import Refused, Unavailable
 from client.sdk import Client
 from disp_engine.attacks.poison import PoisonedSet
 from disp_engine.registry import DETECTORS
+from schemas.files import File, FileStatus
 from schemas.jobs import Job, JobStatus, StageName, StepStatus
 from schemas.requests import DefenseJobCreate, DispHyperparameters, Method
 from schemas.samples import SampleStatus
@@ -94,16 +95,34 @@ def test_training_leaves_its_metrics(client: Client, job: Job) -> None:
     assert all("loss" in metric.values for metric in metrics)
 
 
-def test_a_dataset_without_records_fails_the_job_and_names_the_file(
+def test_an_upload_is_read_at_once_and_then_tells_what_is_in_it(
+    client: Client, request_body: DefenseJobCreate, data: PoisonedSet
+) -> None:
+    assert until_read(client, request_body.training_file).status is FileStatus.PROCESSED
+    found = client.validation(request_body.training_file)
+    assert (found.records, found.usable, found.error) == (data.samples, data.samples, None)
+
+
+def test_no_job_is_created_on_a_dataset_without_records_and_the_field_is_named(
     client: Client, request_body: DefenseJobCreate, tmp_path: Path
 ) -> None:
     path = tmp_path / "nothing.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "nothing here")
-    changes = {"training_file": client.upload(path).id, "evaluation": None}
-    ended = client.wait(client.create_job(request_body.model_copy(update=changes)).id)
-    assert ended.status is JobStatus.FAILED and ended.error is not None
-    assert (ended.error.code, ended.error.param) == ("invalid_dataset", "training_file")
+    file = until_read(client, client.upload(path).id)
+    assert file.status is FileStatus.ERROR and "exactly one .json" in str(file.status_details)
+    changes = {"training_file": file.id, "evaluation": None}
+    with pytest.raises(Refused) as refused:
+        client.create_job(request_body.model_copy(update=changes))
+    assert (refused.value.code, refused.value.param) == ("invalid_dataset", "/training_file")
+
+
+def until_read(client: Client, file_id: str) -> File:
+    deadline = time.monotonic() + 120
+    while (file := client.file(file_id)).status not in (FileStatus.PROCESSED, FileStatus.ERROR):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return file
 
 
 def test_a_running_job_can_be_cancelled(client: Client, request_body: DefenseJobCreate) -> None:

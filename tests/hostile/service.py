@@ -132,7 +132,8 @@ class Service:
         return str(json.loads(body)["id"])
 
     def refused_job(self, file_id: str, **fields: Any) -> Any:
-        """Create a job and wait for its end."""
+        """Create a job and wait for its end; it is to say itself what is wrong with its file."""
+        self.keep_unread(file_id)
         request = {"model": "disp-tiny-llada-v", "training_file": file_id, "validation": "strict"}
         job = self.json("POST", "/v1/defense/jobs", request | fields)
         deadline = time.monotonic() + TIMEOUT_S
@@ -141,6 +142,12 @@ class Service:
             time.sleep(0.05)
             job = self.json("GET", f"/v1/defense/jobs/{job['id']}")
         return job
+
+    def keep_unread(self, file_id: str) -> None:
+        """Whatever a reader has found, or may find by now: no job is refused for it."""
+        with closing(self.store()) as store, store._engine.begin() as connection:  # type: ignore[attr-defined]
+            forget = "UPDATE files SET status = 'processed', lease_owner = NULL WHERE id = ?"
+            connection.exec_driver_sql(forget, (file_id,))
 
     def raw(self, data: bytes, pause_s: float = 0.0, rest: bytes = b"") -> Answer:
         """Write bytes to the socket, wait, write the rest; returns the answer to that."""

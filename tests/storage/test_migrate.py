@@ -104,7 +104,8 @@ def test_every_step_from_the_first_schema_on_keeps_what_is_there(empty_database)
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO files (id, tenant, filename, purpose, key, bytes, sha256, created_at)"
-            " VALUES ('file_1', 'acme', 'a.zip', 'fine-tune', 'k', 3, 'ab', 1.0)"
+            " VALUES ('file_1', 'acme', 'a.zip', 'fine-tune', 'k', 3, 'ab', 1.0),"
+            " ('file_2', 'acme', 'p.safetensors', 'checkpoint', 'l', 3, 'cd', 2.0)"
         )
     engine.dispose()
     with pytest.raises(MigrationMissing):
@@ -113,4 +114,7 @@ def test_every_step_from_the_first_schema_on_keeps_what_is_there(empty_database)
     migrate.upgrade(empty_database)
     store = open_job_store(empty_database)
     assert store.get_file("acme", "file_1").filename == "a.zip"
+    waiting = {file.id: file.status for file in store.list_files("acme").data}
+    assert waiting == {"file_1": "uploaded", "file_2": "processed"}
+    assert store.reconcile().file_hints == ("file_1",), "nobody has ever read it"
     store.close()

@@ -45,4 +45,5 @@ def test_celery_neither_holds_nor_repeats_what_the_lease_owns(defense: ModuleTyp
     assert conf.result_backend is None and conf.task_ignore_result is True
     assert conf.worker_pool_start_method == "spawn" and conf.worker_max_tasks_per_child == 1
     assert conf.worker_cancel_long_running_tasks_on_connection_loss is False
+    assert conf.task_default_queue_type == conf.task_create_missing_queue_type == "quorum"
     assert conf.accept_content == ["json"] and conf.task_time_limit is None

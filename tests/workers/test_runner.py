@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from schemas.files import FileStatus
 from schemas.jobs import JobStatus
-from tests.workers.conftest import Bench
+from tests.workers.conftest import TENANT, Bench
 from workers.runner import Runner, RunnerAlreadyRunning, sole_owner
 from workers.settings import WorkerSettings
 
@@ -111,6 +112,18 @@ def test_a_killed_runner_takes_its_engine_along_and_its_successor_takes_the_job_
     assert bench.job().attempt == 2
     successor.terminate()
     assert successor.wait(10) == 0
+
+
+def test_a_file_is_read_while_a_long_job_is_at_work(
+    bench: Bench, settings: WorkerSettings, eventually: Wait
+) -> None:
+    runner = start_runner(settings, "work_until_asked")
+    (file_id,) = [file.id for file in bench.store.list_files(TENANT).data]
+    eventually(lambda: bench.job().status is JobStatus.RUNNING)
+    eventually(lambda: bench.store.get_file(TENANT, file_id).status is FileStatus.ERROR)
+    assert bench.job().status is JobStatus.RUNNING
+    runner.terminate()
+    assert runner.wait(10) == 0
 
 
 def test_a_runner_that_is_asked_to_stop_hands_its_job_back(

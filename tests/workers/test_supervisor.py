@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from disp_engine.__main__ import COURTESY
+from disp_engine.process import COURTESY
 from schemas.artifacts import Manifest
 from schemas.files import FilePurpose
 from schemas.jobs import Job, JobStatus, StageName, StepStatus

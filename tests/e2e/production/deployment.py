@@ -73,6 +73,7 @@ class Deployment:
         self.members = {
             "gateway": [self._gateway(number) for number in range(len(self._ports))],
             "worker": [self._worker(number) for number in range(self._workers)],
+            "reader": [self._reader()],
             "reconciler": [self._reconciler()],
         }
         self.keep_alive()
@@ -105,6 +106,9 @@ class Deployment:
 
     def _worker(self, number: int) -> Member:
         return Member(self._process(f"worker-{number}", ["client.cli", "worker"]))
+
+    def _reader(self) -> Member:
+        return Member(self._process("reader", ["client.cli", "worker", "--queue", "disp.cpu"]))
 
     def _reconciler(self) -> Member:
         """As a timer would run it."""
