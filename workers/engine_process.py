@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty, Full, Queue
 from typing import IO
 
 MAX_LINE_BYTES = 1 << 20
@@ -70,8 +70,13 @@ class EngineProcess:
         """True once the engine is gone and everything it said has been read."""
         return self._read_all and self._has_exited()
 
+    def wake(self) -> None:
+        """Let who waits for a line go on with an empty one; another thread may call it."""
+        with suppress(Full):
+            self._lines.put_nowait(b"")
+
     def read(self, timeout: float) -> bytes | None:
-        """The next line, or None when there is none yet."""
+        """The next line, empty if woken, or None when there is none yet."""
         self._enforce_deadline()
         with suppress(Empty):
             return self._take(timeout)

@@ -117,7 +117,7 @@ def _follow(
     heard_at = time.monotonic()
     while not engine.finished:
         line = engine.read(TICK_S)
-        if line is not None:
+        if line:
             heard_at = time.monotonic()
             desk.take(line)
         if context.halt is Outcome.LEASE_LOST:

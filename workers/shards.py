@@ -67,9 +67,11 @@ _message: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimina
 
 
 class Engine(Protocol):
-    """Where answers go."""
+    """Where answers go; woken, it lets whoever waits for its next line go on without one."""
 
     def tell(self, answer: object) -> None: ...
+
+    def wake(self) -> None: ...
 
 
 class Hints(Protocol):
@@ -113,6 +115,7 @@ class ShardDesk:
         self._stages, self._right, self._claim = stages, right, claim
         self._lease_s, self._hints = lease_s, hints
         self._wanted: str | None = None
+        self._engine: Engine | None = None
         self._closing = threading.Event()
         self._present: set[Shard] = set()
         self._storing: list[Future[None]] = []
@@ -165,10 +168,17 @@ class ShardDesk:
 
     def _in_background(self, work: Callable[[Given], None], given: Given) -> Future[None]:
         """Do it in the desk's thread, whose events tell of the same job and shard as ours."""
-        return self._pool.submit(copy_context().run, work, given)
+        done = self._pool.submit(copy_context().run, work, given)
+        done.add_done_callback(self._wake)
+        return done
+
+    def _wake(self, _: Future[None]) -> None:
+        if self._engine is not None:
+            self._engine.wake()
 
     def serve(self, engine: Engine) -> None:
         """Answer a waiting engine as soon as there is something to say; a store may be away."""
+        self._engine = engine
         self._raise_faults()
         if self._wanted is None:
             return

@@ -293,7 +293,7 @@ def _follow(
     heard_at = time.monotonic()
     while not engine.finished:
         line = engine.read(TICK_S)
-        if line is not None:
+        if line:
             heard_at = time.monotonic()
             if not desk.take(line):
                 journal.take(line)
