@@ -88,7 +88,7 @@ def _service(folder: Path, data: Path, threads: int) -> float:
 def main() -> None:
     """Print the result as JSON; status 1 if the promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=240)
+    parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path)

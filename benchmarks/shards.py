@@ -95,7 +95,7 @@ def _purification_s(job: Job) -> float:
 def main() -> None:
     """Print the result as JSON; status 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=480)
+    parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

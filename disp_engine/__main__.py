@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from disp_engine.errors import Aborted
 from disp_engine.lines import JsonLines
-from disp_engine.process import INPUT_AT_FAULT, run_process
+from disp_engine.process import INPUT_AT_FAULT, leave, run_process
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -93,4 +93,4 @@ def _keep_freed_memory() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    leave(main(sys.argv))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from disp_engine.context import RunContext
 from disp_engine.ingest import read_judged
-from disp_engine.process import INPUT_AT_FAULT, run_process
+from disp_engine.process import INPUT_AT_FAULT, leave, run_process
 
 
 def main(argv: list[str]) -> int:
@@ -26,4 +26,4 @@ def _read(archive: Path, folder: Path, context: RunContext) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    leave(main(sys.argv))
