@@ -31,6 +31,9 @@ log = structlog.get_logger()
 FOLDER = r"^[a-z_]{1,32}-[0-9a-f]{24}$"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 SHARDS_OF_A_STAGE = 64
+ENOUGH_SHARDS = 16
+"""From so many on, a shard is of at least BATCHES_OF_A_SHARD: each costs transactions and a file."""
+BATCHES_OF_A_SHARD = 4
 RETRY_S = 1.0
 Progress = Literal["waiting"]
 Given = TypeVar("Given")
@@ -92,7 +95,8 @@ def forget_shards(artifacts: ArtifactStore, claim: Claim) -> None:
 def cut_shards(folder: str, samples: int, cut: int) -> list[Shard]:
     """Cut a stage at borders of micro-batches into at most SHARDS_OF_A_STAGE shards."""
     batches = -(-samples // cut)
-    step = cut * -(-batches // SHARDS_OF_A_STAGE)
+    count = min(max(batches // BATCHES_OF_A_SHARD, ENOUGH_SHARDS), SHARDS_OF_A_STAGE)
+    step = cut * -(-batches // count)
     return [Shard(folder, first, min(first + step, samples)) for first in range(0, samples, step)]
 
 
