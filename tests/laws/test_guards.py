@@ -19,7 +19,9 @@ from tests.engine.test_guarding import archive
 LENGTH = 5
 FAMILIES = ("llava_1_5", "qwen2_vl", *MASKED)
 CAUSAL_ONLY = ("sparse_vlm",)
-PAIRS = [(f, g) for f in FAMILIES for g in registry.GUARDS if f not in MASKED or g not in CAUSAL_ONLY]
+PAIRS = [
+    (f, g) for f in FAMILIES for g in registry.GUARDS if f not in MASKED or g not in CAUSAL_ONLY
+]
 
 
 def question(number: int) -> Question:
