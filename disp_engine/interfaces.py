@@ -212,6 +212,16 @@ class PlacingModel(DiffusionModel, Protocol):
 
 
 @runtime_checkable
+class AdaptableModel(VisualModel, Protocol):
+    """A model whose language model can be given adapters."""
+
+    @property
+    def language(self) -> nn.Module:
+        """The language model; its blocks are `layers`."""
+        ...
+
+
+@runtime_checkable
 class BatchingModel(VisualModel, Protocol):
     """A model that takes the pictures of several texts through its projector at once."""
 
