@@ -75,15 +75,17 @@ def _linear_layers(language: nn.Module) -> list[str]:
     ]
 
 
-@torch.no_grad()
 def _begin(adapters: Mapping[str, nn.Parameter], seed: int) -> None:
-    """Peft's own beginning, by a draw of ours: A uniform, B zero."""
+    """Peft's own beginning, by a draw of ours: A uniform, B zero.
+
+    In float32, for small updates would vanish in bf16.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in adapters.items():
         begun = torch.zeros(parameter.shape)
         if "lora_A" in name:
             nn.init.kaiming_uniform_(begun, a=math.sqrt(5), generator=generator)
-        parameter.copy_(begun)
+        parameter.data = begun.to(parameter.device)
 
 
 def _library() -> tuple[Any, Any]:
