@@ -255,6 +255,7 @@ class GuardBench:
         settings = LoraSettings.of_card(registry.card_defaults(self.model_dir))
         return adapted(self._model, settings, self.seed)
 
+    @torch.no_grad()
     def _guarded(self, cell: GuardCell, sets: AttackSets, success: ContainsAny) -> dict[str, Any]:
         """The rates of the tuned model, bare and behind the cell's guard."""
         bare, guard = registry.guard("undefended", self._model), self._guard(cell, sets)
