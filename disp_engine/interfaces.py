@@ -194,6 +194,11 @@ class AttendingModel(DiffusionModel, MaskedDenoiser, Protocol):
         """Attention weights from `rows` to every position, in each of N layers and H heads."""
         ...
 
+
+@runtime_checkable
+class HidingModel(AttendingModel, Protocol):
+    """One that can also be kept from looking somewhere, for the defences that guard answers."""
+
     def hiding(self, columns: Bool[Tensor, " P"], first_layer: int) -> AbstractContextManager[None]:
         """Let no row of the layers from `first_layer` on read the marked columns meanwhile.
 

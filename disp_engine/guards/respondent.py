@@ -23,9 +23,9 @@ from torch import Tensor
 
 from disp_engine.errors import InvalidModelError, InvalidRequestError
 from disp_engine.interfaces import (
-    AttendingModel,
     AutoregressiveModel,
     Generation,
+    HidingModel,
     Respondent,
     VisualModel,
     Watcher,
@@ -40,7 +40,7 @@ def respondent_of(model: VisualModel) -> Respondent:
     """Who answers for a model."""
     if isinstance(model, AutoregressiveModel):
         return model
-    if isinstance(model, AttendingModel):
+    if isinstance(model, HidingModel):
         return DenoisingRespondent(model)
     raise InvalidModelError("config.json: a guard needs a model that shows its attention.")
 
@@ -72,7 +72,7 @@ class Waiting:
 class DenoisingRespondent:
     """Denoises whole answers, and hands them out token by token."""
 
-    def __init__(self, model: AttendingModel) -> None:
+    def __init__(self, model: HidingModel) -> None:
         self.model = model
         self._watcher: Watcher | None = None
         self._hidden: tuple[Bool[Tensor, "B K"], int] | None = None

@@ -10,7 +10,7 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from disp_engine import registry
-from disp_engine.interfaces import AttendingModel
+from disp_engine.interfaces import HidingModel
 from disp_engine.models.llada_v import LladaV
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "llada_v" / "anyres"
@@ -32,10 +32,10 @@ def random_llada_v() -> LladaV:
 
 
 @cache
-def masked_model(family: str) -> AttendingModel:
+def masked_model(family: str) -> HidingModel:
     """A random model of a family; callers must leave it as they found it."""
     model = registry.load_model(MASKED[family])
-    assert isinstance(model, AttendingModel)
+    assert isinstance(model, HidingModel)
     return model
 
 

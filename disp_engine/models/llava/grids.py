@@ -4,6 +4,8 @@ Neighbours in a tile are neighbours in the picture. No tile reaches into another
 newlines that end rows are in none.
 """
 
+from itertools import accumulate, groupby
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -46,6 +48,6 @@ def _crops(tile: Int[Tensor, "h w"], start: int, stride: int) -> list[Grid]:
 
 def _runs(values: Int[Tensor, " n"]) -> list[tuple[int, int]]:
     """Half-open intervals of the same value."""
-    _, counts = values.unique_consecutive(return_counts=True)
-    ends = counts.cumsum(0).tolist()
+    lengths = [len(list(run)) for _, run in groupby(values.tolist())]
+    ends = list(accumulate(lengths))
     return list(zip([0, *ends[:-1]], ends, strict=True))
