@@ -196,11 +196,33 @@ class AttendingModel(DiffusionModel, MaskedDenoiser, Protocol):
 
 
 @runtime_checkable
+class HidingModel(AttendingModel, Protocol):
+    """One that can also be kept from looking somewhere, for the defences that guard answers."""
+
+    def hiding(self, columns: Bool[Tensor, " P"], first_layer: int) -> AbstractContextManager[None]:
+        """Let no row of the layers from `first_layer` on read the marked columns meanwhile.
+
+        They are those of one prompt of P positions, whatever follows it.
+        """
+        ...
+
+
+@runtime_checkable
 class PlacingModel(DiffusionModel, Protocol):
     """A model that knows where on a picture its visual tokens look."""
 
     def places(self, picture: VisualFeatures) -> Float[Tensor, "T 4"]:
         """Left, top, right, bottom of each token's part, as shares; nan for one of no part."""
+        ...
+
+
+@runtime_checkable
+class AdaptableModel(VisualModel, Protocol):
+    """A model whose language model can be given adapters."""
+
+    @property
+    def language(self) -> nn.Module:
+        """The language model; its blocks are `layers`."""
         ...
 
 
@@ -234,11 +256,19 @@ class Watcher(Protocol):
 
 
 @runtime_checkable
-class AutoregressiveModel(VisualModel, Protocol):
-    """A causal language model with a visual projector, for the defences that guard its answers.
+class PromptsRead(Protocol):
+    """Prompts that were read side by side: position p of prompt b is column `pads[b] + p`."""
 
-    Beside the verbs of every visual model: read prompts, say answers token by token, show attention
-    rows at named layers, hide columns of the attention, and the objective of its tuning.
+    @property
+    def pads(self) -> tuple[int, ...]: ...
+
+
+@runtime_checkable
+class Respondent(Protocol):
+    """Who answers prompts and shows meanwhile where it looks: all that a guard asks of a model.
+
+    Read prompts, say answers token by token, show attention rows at named layers, hide columns of
+    the attention.
     """
 
     @property
@@ -246,11 +276,11 @@ class AutoregressiveModel(VisualModel, Protocol):
         """Number of layers of the language model."""
         ...
 
-    def read(self, prompts: Sequence[Embedded]) -> Reading:
+    def read(self, prompts: Sequence[Embedded]) -> PromptsRead:
         """Read prompts of any lengths."""
         ...
 
-    def say(self, reading: Reading, length: int) -> Iterator[Said]:
+    def say(self, reading: Any, length: int) -> Iterator[Said]:
         """Greedy answers of at most `length` tokens, one token of each at a time.
 
         A token is read after it was handed out, so that a watcher sees its row; `reading` is used
@@ -266,6 +296,15 @@ class AutoregressiveModel(VisualModel, Protocol):
         self, columns: Bool[Tensor, "B K"], first_layer: int
     ) -> AbstractContextManager[None]:
         """Let no row of the layers from `first_layer` on read the marked columns meanwhile."""
+        ...
+
+
+@runtime_checkable
+class AutoregressiveModel(VisualModel, Respondent, Protocol):
+    """A causal language model with a visual projector; its tuning's objective beside the verbs."""
+
+    def read(self, prompts: Sequence[Embedded]) -> Reading:
+        """Read prompts of any lengths."""
         ...
 
     def answer_logits(self, batch: Sequence[Embedded]) -> Float[Tensor, "N V"]:

@@ -68,8 +68,8 @@ class Embedded:
     `embeddings` [L D] text and visual tokens in order; `spans` the half-open interval of each
     picture's visual tokens; `labels` [L] follow the embeddings (IGNORE on visual tokens);
     `attended` [L] marks the rows that are read, None for all (a family may hide a token so).
-    `grids` tell where the visual tokens stand in their pictures, `positions` [3 L] are those of a
-    family that counts by time, row and column; both are told by autoregressive families only.
+    `grids` tell where the visual tokens stand in their pictures, for families that guards are for;
+    `positions` [3 L] are those of a family that counts by time, row and column.
     """
 
     embeddings: Float[Tensor, "L D"]

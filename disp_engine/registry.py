@@ -162,7 +162,7 @@ def load_autoregressive(
     device: "torch.device | str" = "cpu",
     dtype: "torch.dtype | None" = None,
 ) -> "AutoregressiveModel":
-    """Load a checkpoint folder of an autoregressive family, for the defences that guard answers."""
+    """Load a checkpoint folder of an autoregressive family; others are refused."""
     from disp_engine.interfaces import AutoregressiveModel
 
     model = family(folder).from_folder(folder, device=device, dtype=dtype)
@@ -229,9 +229,7 @@ def detector(name: str) -> "Detector":
     return found
 
 
-def guard(
-    name: str, model: "AutoregressiveModel", options: Mapping[str, Any] | None = None
-) -> "Guard":
+def guard(name: str, model: "VisualModel", options: Mapping[str, Any] | None = None) -> "Guard":
     """Build the guard of a model; `options` stand in place of its defaults."""
     built: Guard = _build(GUARDS, "guard", name, options).build(model)
     return built

@@ -7,7 +7,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from disp_engine.errors import InvalidModelError
-from disp_engine.interfaces import AutoregressiveModel, DiffusionModel, Generation, VisualModel
+from disp_engine.interfaces import (
+    AutoregressiveModel,
+    DiffusionModel,
+    Generation,
+    Respondent,
+    VisualModel,
+)
 from disp_engine.records import Embedded, Said
 
 
@@ -23,10 +29,10 @@ def respond(
 
 
 def plain_answers(
-    model: AutoregressiveModel, prompts: Sequence[Embedded], length: int
+    respondent: Respondent, prompts: Sequence[Embedded], length: int
 ) -> list[Int[Tensor, " _"]]:
     """Greedy answers of at most `length` tokens."""
-    return collected(model.say(model.read(prompts), length), len(prompts))
+    return collected(respondent.say(respondent.read(prompts), length), len(prompts))
 
 
 def collected(steps: Iterator[Said], count: int) -> list[Int[Tensor, " _"]]:

@@ -1,4 +1,4 @@
-"""`disp guard`: the answers of an autoregressive model, guarded at test time."""
+"""`disp guard`: the answers of a model, guarded at test time."""
 
 import json
 import sys
@@ -11,15 +11,11 @@ from client.commands.exits import USAGE, leave, refusals
 from client.commands.method import read_options
 
 if TYPE_CHECKING:
-    from disp_engine.interfaces import AutoregressiveModel
+    from disp_engine.interfaces import VisualModel
 
-app = typer.Typer(
-    help="Guard the answers of an autoregressive model at test time.", no_args_is_help=True
-)
+app = typer.Typer(help="Guard the answers of a model at test time.", no_args_is_help=True)
 
-Model = Annotated[
-    Path, typer.Option(exists=True, file_okay=False, help="A folder in transformers' format.")
-]
+Model = Annotated[Path, typer.Option(exists=True, file_okay=False, help="A model's folder.")]
 Projector = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, help="A tuned projector in place of the folder's."),
@@ -73,8 +69,8 @@ def calibrate(
             questions = [question_of(sample, clean) for sample in clean.samples[:limit]]
         found = learn(loaded, questions, settings)
         found.save(out)
-    told = {"calibration": str(out), "samples": found.samples, "threshold": found.threshold}
-    print(json.dumps(told))
+    told = {name: getattr(found, name) for name in ("samples", "threshold", "derived")}
+    print(json.dumps({"calibration": str(out)} | told))
 
 
 @app.command("evaluate")
@@ -117,11 +113,10 @@ def evaluate(
     with refusals():
         loaded = load(model, projector, device)
         options = guard_options(model, guard, option, calibration)
-        evaluator = GuardEvaluator(
-            registry.guard("undefended", loaded),
-            registry.guard(guard, loaded, options),
-            length, batch, SilentContext(),
-        )  # fmt: skip
+        bare, built = (
+            registry.guard(*given) for given in (("undefended", loaded), (guard, loaded, options))
+        )
+        evaluator = GuardEvaluator(bare, built, length, batch, SilentContext())
         with TemporaryDirectory() as pool:
             read = [
                 None if path is None else read_dataset(path, Path(pool))
@@ -130,7 +125,8 @@ def evaluate(
             cut = [one and replace(one, samples=one.samples[:limit]) for one in read]
             success = matcher("contains_any", phrase) if phrase else None
             found = evaluator.run(EvaluationSets(cut[0], cut[1], success))
-    asked = {"guard": guard, "options": options, "model": str(model), "batch": batch}
+    asked = {"guard": guard, "options": options, "model": str(model), "batch": batch,
+             "derived": built.derived}  # fmt: skip
     text = json.dumps(asked | found, indent=1)
     if json_file is not None:
         json_file.write_text(text)
@@ -150,21 +146,23 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8100,
     device: Device = None,
 ) -> None:
-    """Answer chat completions as OpenAI's API does, each with the guard's verdict."""
+    """Answer chat completions of an autoregressive model as OpenAI's API does, with verdicts."""
     import uvicorn
 
     from disp_engine import registry
+    from disp_engine.guards.respondent import refuse_derived
     from workers.guard.app import Served, create_app
 
     with refusals():
         loaded = load(model, projector, device)
+        refuse_derived(loaded, "the server")
         built = registry.guard(guard, loaded, guard_options(model, guard, option, calibration))
         served = create_app(built, Served(model.resolve().name, guard, length), batch=batch)
     print(f"guarding {model} with {guard} at http://{host}:{port}/v1", file=sys.stderr)
     uvicorn.run(served, host=host, port=port, log_level="warning")
 
 
-def load(folder: Path, projector: Path | None, device: str | None) -> "AutoregressiveModel":
+def load(folder: Path, projector: Path | None, device: str | None) -> "VisualModel":
     """The model of a folder, perhaps with another projector."""
     import torch
 
@@ -172,7 +170,7 @@ def load(folder: Path, projector: Path | None, device: str | None) -> "Autoregre
     from disp_engine.models.projector import load_projector
 
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = registry.load_autoregressive(folder, device=place)
+    model = registry.load_visual(folder, device=place)
     if projector is not None:
         load_projector(model.projector, model.projector_prefix, projector)
     return model

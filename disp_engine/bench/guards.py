@@ -5,10 +5,11 @@ STRIP see the same clean questions, and every guard is measured against the bare
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,9 +23,10 @@ from disp_engine.bench.rows import share
 from disp_engine.context import RunContext
 from disp_engine.data.writer import write_archive
 from disp_engine.defences.settings import DefenceSettings
+from disp_engine.errors import InvalidModelError
 from disp_engine.guards.cleansight import CalibrationSettings, calibrate
 from disp_engine.guards.guard import Guard
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import AdaptableModel, AutoregressiveModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.guarding import GuardEvaluator, question_of
 from disp_engine.metrics.success import ContainsAny
@@ -35,6 +37,7 @@ from disp_engine.metrics.utility import (
 )
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, prepare
+from disp_engine.training.lora import Adapted, LoraSettings, adapted
 from disp_engine.training.projector import (
     restore,
     snapshot,
@@ -67,7 +70,8 @@ Options = Mapping[str, Any]
 class GuardCell:
     """One row: an attack, and a guard with its options against the model that was tuned on it.
 
-    `objective` is the loss of an attacker who controls the tuning.
+    `trained` is what the tuning changes: the projector, or what LoRA does too. `objective` is the
+    loss of an attacker who controls the tuning.
     """
 
     table: str
@@ -76,6 +80,7 @@ class GuardCell:
     options: Options = field(default_factory=dict)
     start: str = "compromised"
     objective: Name | None = None
+    trained: Literal["projector", "lora"] = "projector"
 
     @property
     def label(self) -> str:
@@ -84,18 +89,34 @@ class GuardCell:
         return f"{self.defence}({told})" if told else self.defence
 
 
+Table = Callable[[], Iterable[GuardCell]]
+
+
+def _by_lora(table: Table) -> Table:
+    """The same rows with victims that are tuned by LoRA, as PurMM's authors tune all of theirs."""
+
+    @wraps(table)
+    def cells() -> Iterable[GuardCell]:
+        return (replace(cell, trained="lora") for cell in table())
+
+    return cells
+
+
+@_by_lora
 def purmm1() -> Iterable[GuardCell]:
     """Table 1: PurMM and its baselines."""
     for guard in (*PURMM_BASELINES, "purmm"):
         yield GuardCell("purmm1", PATCH, guard)
 
 
+@_by_lora
 def purmm2() -> Iterable[GuardCell]:
     """Table 2: the clusterings."""
     for clustering in ("kmeans", "dbscan", "gmm"):
         yield GuardCell("purmm2", PATCH, "purmm", {"clustering": clustering})
 
 
+@_by_lora
 def purmm3() -> Iterable[GuardCell]:
     """Table 3: recovery, with and without the filter."""
     for guard in PURMM_BASELINES:
@@ -104,24 +125,28 @@ def purmm3() -> Iterable[GuardCell]:
     yield GuardCell("purmm3", PATCH, "purmm")
 
 
+@_by_lora
 def purmm4() -> Iterable[GuardCell]:
     """Table 4: poisoning rates."""
     for rate in (0.05, 0.1, 0.15):
         yield from _pair("purmm4", replace(PATCH, rate=rate), "purmm")
 
 
+@_by_lora
 def purmm5() -> Iterable[GuardCell]:
     """Table 5: types of triggers."""
     for trigger in ("black_patch_centre", "pixelated_patch", "logo"):
         yield from _pair("purmm5", replace(PATCH, trigger=trigger), "purmm")
 
 
+@_by_lora
 def purmm6() -> Iterable[GuardCell]:
     """Table 6: triggers that disperse attention."""
     for trigger in ("black_patch_centre", "fixed_dual", "random_triple"):
         yield from _pair("purmm6", replace(PATCH, trigger=trigger), "purmm")
 
 
+@_by_lora
 def purmm9() -> Iterable[GuardCell]:
     """Table 9: time of one question, all guards."""
     for guard in registry.GUARDS:
@@ -145,7 +170,7 @@ def cleansight2() -> Iterable[GuardCell]:
             yield GuardCell("cleansight2", replace(BADNET, trigger=trigger), guard)
 
 
-GUARD_TABLES: Mapping[str, Callable[[], Iterable[GuardCell]]] = {
+GUARD_TABLES: Mapping[str, Table] = {
     "purmm1": purmm1,
     "purmm2": purmm2,
     "purmm3": purmm3,
@@ -215,21 +240,31 @@ class GuardBench:
             seed=self.seed,
             pool=self.root / "pool",
         )
-        self._compromise(cell, sets)
-        evaluator = GuardEvaluator(
-            registry.guard("undefended", self._model),
-            self._guard(cell, sets),
-            LENGTH,
-            1,
-            self.context,
-        )
-        self.context.stage(f"guard {cell.label}")
-        success = ContainsAny(built.target.phrases)
-        found = evaluator.run(EvaluationSets(sets.triggered, sets.clean, success))
+        with self._adapted(cell) as parameters:
+            self._compromise(cell, sets, parameters)
+            success = ContainsAny(built.target.phrases)
+            found = self._guarded(cell, sets, success)
         return _row(cell, found, self.model_dir.name, self.seed)
 
-    def _compromise(self, cell: GuardCell, sets: AttackSets) -> None:
-        """Tune the projector on the poisoned samples, or read back that it was."""
+    def _adapted(self, cell: GuardCell) -> AbstractContextManager[Adapted | None]:
+        """The model with adapters for as long as the cell lasts, where it is tuned by LoRA."""
+        if cell.trained == "projector":
+            return nullcontext()
+        if not isinstance(self._model, AdaptableModel):
+            raise InvalidModelError("model: it cannot be given adapters.")
+        settings = LoraSettings.of_card(registry.card_defaults(self.model_dir))
+        return adapted(self._model, settings, self.seed)
+
+    @torch.no_grad()
+    def _guarded(self, cell: GuardCell, sets: AttackSets, success: ContainsAny) -> dict[str, Any]:
+        """The rates of the tuned model, bare and behind the cell's guard."""
+        bare, guard = registry.guard("undefended", self._model), self._guard(cell, sets)
+        evaluator = GuardEvaluator(bare, guard, LENGTH, 1, self.context)
+        self.context.stage(f"guard {cell.label}")
+        return evaluator.run(EvaluationSets(sets.triggered, sets.clean, success))
+
+    def _compromise(self, cell: GuardCell, sets: AttackSets, parameters: Adapted | None) -> None:
+        """Tune the model on the poisoned samples, or read back that it was."""
         restore(self._model, self._base)
         settings = DefenceSettings.resolve(
             registry.card_defaults(self.model_dir), self.size.hyperparameters
@@ -240,10 +275,12 @@ class GuardBench:
         objective = objective_of(cell.objective, sets.poisoned, self._base)
         if objective is not None:
             inputs["objective"] = objective.to_json()
+        if parameters is not None:
+            inputs["lora"] = asdict(parameters.settings)
         stage = Stage(self.root, "tune", inputs)
         self.context.stage("fine_tune")
         given = (settings, self.seed, stage, self.context, objective)
-        tune_projector(self._model, prepared.usable, cache, *given)
+        tune_projector(self._model, prepared.usable, cache, *given, adapted=parameters)
 
     def _guard(self, cell: GuardCell, sets: AttackSets) -> Guard:
         """The cell's guard, with what it needs of clean questions."""
@@ -281,6 +318,7 @@ def _row(cell: GuardCell, found: Mapping[str, Any], model: str, seed: int) -> di
         "poisoning_rate": cell.attack.rate,
         "defence": cell.label,
         "start": cell.start,
+        "trained": cell.trained,
         "seed": seed,
         "asr_with_trigger": found["asr_with_trigger"],
         "asr_without_trigger": found["asr_without_trigger"],

@@ -12,11 +12,14 @@ from disp_engine.bench.rows import share
 from disp_engine.stages import write_atomically
 
 NAMES = ("table", "model", "published", "trigger", "target", "poisoning_rate", "defence", "start",
-         "seed", "mask_ratio", "objective")  # fmt: skip
+         "trained", "seed", "mask_ratio", "objective")  # fmt: skip
 RATES = ("asr_with_trigger", "asr_without_trigger", "clean_performance", "robust_performance",
          "token_agreement")  # fmt: skip
 NUMBERS = ("relative_clean_performance", "trade_off", "defence_effectiveness",
            "robust_improvement", "cider", "auroc", "latency_ratio", "seconds")  # fmt: skip
+
+VARIED = ("trained", "mask_ratio", "objective")
+"""What is varied besides, in some tables."""
 
 Row = Mapping[str, Any]
 
@@ -99,7 +102,7 @@ def _rate(rate: Row | None) -> str:
 
 
 def _also(row: Row) -> str:
-    told = [f"{name} {row[name]}" for name in ("mask_ratio", "objective") if name in row]
+    told = [f"{name} {row[name]}" for name in VARIED if name in row]
     if "filter" in row:
         told.append(f"F1 {row['filter']['f1'] or 0:.2f}")
     if "kinds" in row:

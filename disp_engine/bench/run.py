@@ -79,7 +79,7 @@ def _run_guards(spec: BenchSpec, context: RunContext, told: Told) -> dict[str, A
     """The same for a table of guards, which is of an autoregressive model."""
     if spec.data is not None:
         raise InvalidRequestError(f"{spec.table}: guards are measured on the built-in world.")
-    _require("matplotlib")
+    _require("matplotlib", "peft")
     size = smaller(QUICK if spec.quick else FULL, samples=spec.samples, test=spec.test)
     model_dir = spec.model_dir or builtin_for(spec.table)
     cells = [cell for cell in GUARD_TABLES[spec.table]() if _can_run(cell, model_dir, context)]

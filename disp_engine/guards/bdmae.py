@@ -23,7 +23,7 @@ from disp_engine.errors import InvalidRequestError
 from disp_engine.guards.guard import Guard, Judged, Question, Ruling, Verdict, embedded
 from disp_engine.guards.inpainter import Inpainter
 from disp_engine.guards.pictures import grey, shares, ssim_map
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 from disp_engine.responses import plain_answers
 
@@ -43,7 +43,7 @@ class BdmaeSettings:
     length: int = 32
     seed: int = 0
 
-    def build(self, model: AutoregressiveModel) -> "Bdmae":
+    def build(self, model: VisualModel) -> "Bdmae":
         """The guard of a model."""
         if self.masks < 1 or not (0 <= self.alpha <= 1 and 0 < self.threshold < 1):
             raise InvalidRequestError(
@@ -55,9 +55,7 @@ class BdmaeSettings:
 class Bdmae(Guard):
     """Shows pictures whose suspicious tokens are painted over."""
 
-    def __init__(
-        self, model: AutoregressiveModel, inpainter: Inpainter, settings: BdmaeSettings
-    ) -> None:
+    def __init__(self, model: VisualModel, inpainter: Inpainter, settings: BdmaeSettings) -> None:
         super().__init__(model)
         self.inpainter, self.settings = inpainter, settings
 
@@ -107,9 +105,8 @@ class Bdmae(Guard):
         return _mean_where(masks, np.repeat(changed[:, None], masks.shape[1], axis=1))
 
     def _answers(self, prompts: Sequence[Embedded]) -> list[str]:
-        return [
-            self.model.text(ids) for ids in plain_answers(self.model, prompts, self.settings.length)
-        ]
+        answers = plain_answers(self.respondent, prompts, self.settings.length)
+        return [self.model.text(ids) for ids in answers]
 
     def _painted(self, image: Image, hidden: Bool[np.ndarray, " N"]) -> Image:
         return self.inpainter.painted(image, hidden)

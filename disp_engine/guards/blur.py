@@ -11,7 +11,7 @@ from PIL.ImageFilter import GaussianBlur
 
 from disp_engine.errors import InvalidRequestError
 from disp_engine.guards.guard import Guard, Judged, Question, Ruling, Verdict
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 
 
@@ -21,7 +21,7 @@ class BlurSettings:
 
     share: float = 0.02
 
-    def build(self, model: AutoregressiveModel) -> "Blur":
+    def build(self, model: VisualModel) -> "Blur":
         """The guard of a model."""
         if not 0 < self.share < 1:
             raise InvalidRequestError("guard: share must lie between 0 and 1.")
@@ -31,7 +31,7 @@ class BlurSettings:
 class Blur(Guard):
     """Shows blurred pictures."""
 
-    def __init__(self, model: AutoregressiveModel, settings: BlurSettings) -> None:
+    def __init__(self, model: VisualModel, settings: BlurSettings) -> None:
         super().__init__(model)
         self.settings = settings
 

@@ -8,6 +8,8 @@ tokens that any head looks at most hidden from the layers that follow, in every 
 What defeats it: attention that stays within what clean inputs show; clean data that are not like
 the questions asked. It must be calibrated anew for every model that was tuned.
 
+On masked diffusion models it is derived: see `respondent.py`.
+
 Letters: L layers, H heads, K columns, s the ratios of all heads, d their distance from clean.
 """
 
@@ -34,8 +36,9 @@ from disp_engine.guards.guard import (
     embedded,
     visual_tokens,
 )
-from disp_engine.interfaces import AutoregressiveModel
-from disp_engine.records import Embedded, Reading
+from disp_engine.guards.respondent import is_derived, respondent_of
+from disp_engine.interfaces import PromptsRead, Respondent, VisualModel
+from disp_engine.records import Embedded
 from disp_engine.training.projector import projector_sha256
 
 FORMAT = "disp-cleansight-1"
@@ -49,9 +52,9 @@ TAU, TAU_TOKENS = 0.02, 576
 class CalibrationSettings:
     """Detection layers, both included, percentile of clean distances, and pruning threshold.
 
-    Layers None are the authors' 10 to 24 of 32, at the same depth of a model with other layers;
-    `tau` None is their 0.02 for 576 visual tokens, in proportion for other pictures. Both
-    proportions are ours.
+    Layers None are the authors' 10 to 24 of 32, at the same depth of a model with other layers, or
+    the middle third of a masked diffusion model; `tau` None is their 0.02 for 576 visual tokens, in
+    proportion for other pictures. The proportions are ours.
     """
 
     first_layer: int | None = None
@@ -65,20 +68,35 @@ class CalibrationSettings:
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in defaults.items() if name in known})
 
-    def layers(self, depth: int) -> list[int]:
+    def layers(self, depth: int, *, derived: bool = False) -> list[int]:
         """The detection layers of a model."""
+        usual = _middle_third(depth) if derived else _authors_layers(depth)
         first, last = (
-            min(depth - 1, round(depth * layer / 32)) if own is None else own
-            for own, layer in zip((self.first_layer, self.last_layer), LAYERS_OF_32, strict=True)
+            layer if own is None else own
+            for own, layer in zip((self.first_layer, self.last_layer), usual, strict=True)
         )
         if not 0 <= first <= last < depth:
             raise InvalidRequestError(f"layers: {first} to {last} are not among {depth} layers.")
         return list(range(first, last + 1))
 
 
+def _authors_layers(depth: int) -> tuple[int, int]:
+    first, last = (min(depth - 1, round(depth * layer / 32)) for layer in LAYERS_OF_32)
+    return first, last
+
+
+def _middle_third(depth: int) -> tuple[int, int]:
+    """Where to begin the search for those of a masked diffusion model."""
+    first = min(depth - 1, round(depth / 3))
+    return first, max(first, round(2 * depth / 3) - 1)
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """What clean inputs look like to one model; `mean` and `deviation` are by layer and head."""
+    """What clean inputs look like to one model; `mean` and `deviation` are by layer and head.
+
+    `derived`: the model is of a kind that the authors did not guard.
+    """
 
     model: str
     projector: str
@@ -89,6 +107,7 @@ class Calibration:
     percentile: float
     tau: float | None
     samples: int
+    derived: bool = False
 
     def save(self, path: Path) -> None:
         """Write the calibration as JSON."""
@@ -122,7 +141,7 @@ class CleanSightSettings:
 
     calibration: str
 
-    def build(self, model: AutoregressiveModel) -> "CleanSight":
+    def build(self, model: VisualModel) -> "CleanSight":
         """The guard of a model, which must be the one that was calibrated."""
         found = Calibration.load(Path(self.calibration))
         projector = projector_sha256(model.projector)
@@ -136,7 +155,7 @@ class CleanSightSettings:
 class CleanSight(Guard):
     """Detects by the ratios of the first pass; prunes only what is detected."""
 
-    def __init__(self, model: AutoregressiveModel, calibration: Calibration) -> None:
+    def __init__(self, model: VisualModel, calibration: Calibration) -> None:
         super().__init__(model)
         self.calibration = calibration
         self.first_hidden_layer = calibration.layers[-1]  # the authors' code begins there itself
@@ -144,7 +163,7 @@ class CleanSight(Guard):
     def judge(self, prompts: Sequence[Embedded], length: int) -> Judged:
         """Read once; hide from flagged questions what their heads look at most."""
         look = LastRows(self.calibration.layers)
-        reading = look.at(self.model, prompts)
+        reading = look.at(self.respondent, prompts)
         rulings = []
         for row, prompt in enumerate(prompts):
             rows = look.row(row, reading)
@@ -180,12 +199,12 @@ class LastRows:
         """Keep the one row."""
         self.seen[layer] = weights[:, :, -1]
 
-    def at(self, model: AutoregressiveModel, prompts: Sequence[Embedded]) -> Reading:
+    def at(self, respondent: Respondent, prompts: Sequence[Embedded]) -> PromptsRead:
         """Read prompts and look meanwhile."""
-        with model.watching(self):
-            return model.read(prompts)
+        with respondent.watching(self):
+            return respondent.read(prompts)
 
-    def row(self, row: int, reading: Reading) -> list[Float[Tensor, "H _K"]]:
+    def row(self, row: int, reading: PromptsRead) -> list[Float[Tensor, "H _K"]]:
         """One prompt's attention to its own positions, by layer."""
         return [self.seen[layer][row, :, reading.pads[row] :] for layer in self.ordered]
 
@@ -201,7 +220,7 @@ def ratios(prompt: Embedded, rows: Sequence[Float[Tensor, "H _K"]]) -> NDArray[n
 
 
 def calibrate(
-    model: AutoregressiveModel,
+    model: VisualModel,
     questions: Sequence[Question],
     settings: CalibrationSettings,
     batch: int = 8,
@@ -209,18 +228,19 @@ def calibrate(
     """Look at clean questions; the threshold is a percentile of their own distances."""
     if len(questions) < 2:
         raise InvalidDatasetError("calibration needs two clean questions at least; take 200.")
-    layers = settings.layers(model.depth)
+    respondent, derived = respondent_of(model), is_derived(model)
+    layers = settings.layers(respondent.depth, derived=derived)
     found = []
     for start in range(0, len(questions), batch):
         prompts = embedded(model, questions[start : start + batch])
         look = LastRows(layers)
-        reading = look.at(model, prompts)
+        reading = look.at(respondent, prompts)
         found += [ratios(prompt, look.row(row, reading)) for row, prompt in enumerate(prompts)]
     s = np.stack(found)
     drawn = Calibration(
         model.revision, projector_sha256(model.projector), tuple(layers),
         tuple(s.mean(axis=0).tolist()), tuple((s.std(axis=0) + 1e-8).tolist()),
-        0.0, settings.percentile, settings.tau, len(s),
+        0.0, settings.percentile, settings.tau, len(s), derived,
     )  # fmt: skip
     threshold = float(np.percentile(drawn.distances(s), settings.percentile))
     told: dict[str, Any] = vars(drawn) | {"threshold": threshold}

@@ -12,7 +12,7 @@ import torch
 from disp_engine.errors import InvalidRequestError
 from disp_engine.guards.denoiser import Denoiser, Picture, times
 from disp_engine.guards.purifier import Purifier
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DiffPureSettings:
     steps: int | None = None
     seed: int = 0
 
-    def build(self, model: AutoregressiveModel) -> "DiffPure":
+    def build(self, model: VisualModel) -> "DiffPure":
         """The guard of a model."""
         if not 0 < self.share < 1 or (self.steps is not None and self.steps < 1):
             raise InvalidRequestError("guard: share must lie between 0 and 1, steps be positive.")
@@ -37,9 +37,7 @@ class DiffPureSettings:
 class DiffPure(Purifier):
     """Shows pictures that went through noise."""
 
-    def __init__(
-        self, model: AutoregressiveModel, denoiser: Denoiser, settings: DiffPureSettings
-    ) -> None:
+    def __init__(self, model: VisualModel, denoiser: Denoiser, settings: DiffPureSettings) -> None:
         super().__init__(model, denoiser, settings.seed)
         self.settings = settings
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from PIL.ImageOps import mirror
 
 from disp_engine.guards.guard import Guard, Judged, Question, Ruling, Verdict
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 
 
@@ -18,7 +18,7 @@ from disp_engine.records import Embedded
 class FlipSettings:
     """There is nothing to set."""
 
-    def build(self, model: AutoregressiveModel) -> "Flip":
+    def build(self, model: VisualModel) -> "Flip":
         """The guard of a model."""
         return Flip(model)
 

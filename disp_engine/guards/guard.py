@@ -15,8 +15,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from disp_engine.errors import SampleError
-from disp_engine.interfaces import AutoregressiveModel
-from disp_engine.records import Embedded, Reading, Said, Turn
+from disp_engine.guards.respondent import is_derived, respondent_of
+from disp_engine.interfaces import PromptsRead, VisualModel
+from disp_engine.records import Embedded, Said, Turn
 from disp_engine.responses import collected
 
 
@@ -72,7 +73,7 @@ class Judged:
     """Rulings of a batch; `reading` has read what is shown, where nothing is hidden from it."""
 
     rulings: tuple[Ruling, ...]
-    reading: Reading | None = None
+    reading: PromptsRead | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,13 @@ class Guard(ABC):
 
     first_hidden_layer: int = 0
 
-    def __init__(self, model: AutoregressiveModel) -> None:
-        self.model = model
+    def __init__(self, model: VisualModel) -> None:
+        self.model, self.respondent = model, respondent_of(model)
+
+    @property
+    def derived(self) -> bool:
+        """Whether this is not the published form of the guard."""
+        return is_derived(self.model)
 
     @abstractmethod
     def judge(self, prompts: Sequence[Embedded], length: int) -> Judged:
@@ -163,15 +169,15 @@ class Guard(ABC):
         if columns is None:
             reading = judged.reading
             if reading is None or len(rows) < len(judged.rulings):
-                reading = self.model.read([ruling.shown for ruling in chosen])
-            yield from self.model.say(reading, length)
+                reading = self.respondent.read([ruling.shown for ruling in chosen])
+            yield from self.respondent.say(reading, length)
             return
         columns = columns.to(self.model.device)
-        with self.model.hiding(columns, self.first_hidden_layer):
-            reading = self.model.read([ruling.shown for ruling in chosen])
-        steps = self.model.say(reading, length)
+        with self.respondent.hiding(columns, self.first_hidden_layer):
+            reading = self.respondent.read([ruling.shown for ruling in chosen])
+        steps = self.respondent.say(reading, length)
         while True:  # between two steps others may run in this thread: nothing stays hidden then
-            with self.model.hiding(columns, self.first_hidden_layer):
+            with self.respondent.hiding(columns, self.first_hidden_layer):
                 said = next(steps, None)
             if said is None:
                 return
@@ -195,11 +201,10 @@ class Guard(ABC):
 
 
 @torch.no_grad()
-def embedded(model: AutoregressiveModel, questions: Sequence[Question]) -> list[Embedded]:
-    """Questions as the model reads them."""
-    shown = iter(model.encode_images([image for one in questions for image in one.images]))
+def embedded(model: VisualModel, questions: Sequence[Question]) -> list[Embedded]:
+    """Questions as the model reads them, to the last bit as it would read them alone."""
     return [
-        model.embed(model.tokenise_prompt(one.turns), [next(shown) for _ in one.images])
+        model.embed(model.tokenise_prompt(one.turns), model.encode_images(one.images))
         for one in questions
     ]
 

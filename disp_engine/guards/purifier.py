@@ -10,14 +10,14 @@ from PIL.Image import Image
 from disp_engine.guards.denoiser import Denoiser, Picture
 from disp_engine.guards.guard import Guard, Judged, Question, Ruling, Verdict
 from disp_engine.guards.pictures import generator_of
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 
 
 class Purifier(Guard):
     """Shows purified pictures; the same picture is purified alike."""
 
-    def __init__(self, model: AutoregressiveModel, denoiser: Denoiser, seed: int) -> None:
+    def __init__(self, model: VisualModel, denoiser: Denoiser, seed: int) -> None:
         super().__init__(model)
         self.denoiser, self.seed = denoiser, seed
 

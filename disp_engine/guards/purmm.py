@@ -8,6 +8,8 @@ What defeats it: triggers spread over the whole picture, which hijack no few tok
 neighbourhood also holds what the question asks for. Each answer takes two, but with `rows` last:
 then the prompt is read again and nothing is said twice.
 
+On masked diffusion models it is derived: see `respondent.py`.
+
 Letters: L layers, P visual tokens, T positions, K columns, v attention of a token in a layer.
 """
 
@@ -33,14 +35,16 @@ from disp_engine.guards.guard import (
     zeroed,
 )
 from disp_engine.guards.localisation import CLUSTERINGS, Values, contrast, suspected
-from disp_engine.interfaces import AutoregressiveModel
-from disp_engine.records import Embedded, Grid, Reading
+from disp_engine.guards.respondent import refuse_derived
+from disp_engine.interfaces import DiffusionModel, PromptsRead, VisualModel
+from disp_engine.records import Embedded, Grid
 
 ROWS = ("answer", "all_causal", "last")
 REFERENCES = (
     "deep_half", "deep_half_and_one", "middle_layer", "most_frequent_8", "most_frequent_5",
     "shallow_filtered", "none",
 )  # fmt: skip
+REPLACEMENTS = ("zero", "mask")
 SHALLOW = 2
 """Layers that the authors' later scripts call shallow."""
 
@@ -50,15 +54,16 @@ class PurMMSettings:
     """Whose rows are averaged, how tokens are clustered, and what the filter refers to.
 
     `rows`: of the `answer` (the authors' code), of all positions from each token on (`all_causal`,
-    the paper), or the `last` of the prompt. `reference`: `deep_half` is the paper's (Eq. 5); the
-    others are those of the authors' scripts: from the layer before the deep half on, the layer in
-    the middle alone, the tokens most often suspected behind the first two layers, only what the
-    first two layers suspect filtered, or no filter.
+    the paper; only of autoregressive models), or the `last` of the prompt. `reference`: `deep_half`
+    is the paper's (Eq. 5); the others are those of the authors' scripts: from the layer before the
+    deep half on, the layer in the middle alone, the tokens most often suspected behind the first
+    two layers, only what the first two layers suspect filtered, or no filter.
 
-    Two more are derived, and off where they are not set. `contrast`: a layer's suspects count only
-    where they are looked at so many times as much as the others, mean against mean; a clustering
-    always finds a group. `rounds`: with `rows` last, locate again in what is left, for one trigger
-    token hides another.
+    Three more are derived, and off where they are not set. `contrast`: a layer's suspects count
+    only where they are looked at so many times as much as the others, mean against mean; a
+    clustering always finds a group. `rounds`: with `rows` last, locate again in what is left, for
+    one trigger token hides another. `replacement`: a diffusion model can be shown its `mask` in
+    place of zeros, which it has never seen.
     """
 
     rows: str = "answer"
@@ -66,6 +71,7 @@ class PurMMSettings:
     reference: str = "deep_half"
     contrast: float | None = None
     rounds: int = 1
+    replacement: str = "zero"
 
     def check(self) -> None:
         """Refuse names of nothing."""
@@ -79,17 +85,23 @@ class PurMMSettings:
             raise InvalidRequestError("guard: contrast must be above 1.")
         if self.rounds < 1 or (self.rounds > 1 and self.rows != "last"):
             raise InvalidRequestError("guard: rounds is 1, or more with rows last.")
+        if self.replacement not in REPLACEMENTS:
+            raise InvalidRequestError(f"guard: replacement is {', '.join(REPLACEMENTS)}.")
 
-    def build(self, model: AutoregressiveModel) -> "PurMM":
+    def build(self, model: VisualModel) -> "PurMM":
         """The guard of a model."""
         self.check()
+        if self.rows == "all_causal":
+            refuse_derived(model, "rows all_causal")
+        if self.replacement == "mask" and not isinstance(model, DiffusionModel):
+            raise InvalidRequestError("guard: replacement mask is for diffusion models.")
         return PurMM(model, self)
 
 
 class PurMM(Guard):
     """Answers, looks at what the answer looked at, and answers again without it."""
 
-    def __init__(self, model: AutoregressiveModel, settings: PurMMSettings) -> None:
+    def __init__(self, model: VisualModel, settings: PurMMSettings) -> None:
         super().__init__(model)
         self.settings = settings
 
@@ -104,7 +116,7 @@ class PurMM(Guard):
             removed = [] if seen is None else self.located(prompt, seen)
             verdict = Verdict(removed=cells(prompt, removed))
             if removed:
-                rulings.append(Ruling(verdict, zeroed(prompt, removed)))
+                rulings.append(Ruling(verdict, self._without(prompt, removed)))
             else:
                 rulings.append(Ruling(verdict, prompt, said))
         return Judged(tuple(rulings))
@@ -121,7 +133,7 @@ class PurMM(Guard):
                 found = set() if seen is None else set(self.located(prompt, seen)) - removed[row]
                 if found:
                     removed[row] |= found
-                    shown[row] = zeroed(prompt, sorted(found))
+                    shown[row] = self._without(prompt, sorted(found))
                     changed = True
             if not changed:
                 break
@@ -131,11 +143,20 @@ class PurMM(Guard):
         )
         return Judged(rulings, None if changed else reading)
 
-    def _read(self, prompts: Sequence[Embedded]) -> tuple[Reading, "ColumnSums"]:
+    def _read(self, prompts: Sequence[Embedded]) -> tuple[PromptsRead, "ColumnSums"]:
         """The prompts read, and what their last rows looked at."""
-        watched = ColumnSums(self.model.depth, "last", [len(p.embeddings) for p in prompts])
-        with self.model.watching(watched):
-            return self.model.read(prompts), watched
+        watched = ColumnSums(self.respondent.depth, "last", [len(p.embeddings) for p in prompts])
+        with self.respondent.watching(watched):
+            return self.respondent.read(prompts), watched
+
+    def _without(self, prompt: Embedded, tokens: Sequence[int]) -> Embedded:
+        """The prompt with the replacement in place of some visual tokens."""
+        if self.settings.replacement == "zero":
+            return zeroed(prompt, tokens)
+        assert isinstance(self.model, DiffusionModel)
+        chosen = torch.zeros_like(prompt.visual())
+        chosen[list(tokens)] = True
+        return self.model.hide(prompt, chosen[prompt.visual()])
 
     def located(self, prompt: Embedded, seen: Float[Tensor, "L T"]) -> list[int]:
         """Positions of the tokens to zero, given the attention to each position in each layer."""
@@ -159,14 +180,14 @@ class PurMM(Guard):
         """The model's answers, and the attention that the wanted rows paid meanwhile."""
         rows = self.settings.rows
         lengths = [len(prompt.embeddings) for prompt in prompts]
-        watched = ColumnSums(self.model.depth, rows, lengths)
-        reads = nullcontext() if rows == "answer" else self.model.watching(watched)
+        watched = ColumnSums(self.respondent.depth, rows, lengths)
+        reads = nullcontext() if rows == "answer" else self.respondent.watching(watched)
         with reads:
-            reading = self.model.read(prompts)
+            reading = self.respondent.read(prompts)
         answers: list[list[Tensor]] = [[] for _ in prompts]
         watched.in_prompt = False
-        with self.model.watching(watched):
-            for said in self.model.say(reading, length):
+        with self.respondent.watching(watched):
+            for said in self.respondent.say(reading, length):
                 watched.counted = said.alive
                 for row in said.alive.nonzero()[:, 0].tolist():
                     answers[row].append(said.ids[row])

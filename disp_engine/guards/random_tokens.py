@@ -19,7 +19,7 @@ from disp_engine.guards.guard import (
     visual_tokens,
     zeroed,
 )
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 
 
@@ -30,7 +30,7 @@ class RandomTokensSettings:
     share: float = 0.2
     seed: int = 0
 
-    def build(self, model: AutoregressiveModel) -> "RandomTokens":
+    def build(self, model: VisualModel) -> "RandomTokens":
         """The guard of a model."""
         if not 0 <= self.share <= 1:
             raise InvalidRequestError("guard: share must lie in [0, 1].")
@@ -40,7 +40,7 @@ class RandomTokensSettings:
 class RandomTokens(Guard):
     """Zeroes visual tokens at random; the same question loses the same ones."""
 
-    def __init__(self, model: AutoregressiveModel, settings: RandomTokensSettings) -> None:
+    def __init__(self, model: VisualModel, settings: RandomTokensSettings) -> None:
         super().__init__(model)
         self.settings = settings
 

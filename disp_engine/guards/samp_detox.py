@@ -21,7 +21,7 @@ from disp_engine.errors import InvalidRequestError
 from disp_engine.guards.denoiser import Denoiser, Picture, pairs, times
 from disp_engine.guards.pictures import grey, ssim_map
 from disp_engine.guards.purifier import Purifier
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SampDetoxSettings:
     steps: int | None = None
     seed: int = 0
 
-    def build(self, model: AutoregressiveModel) -> "SampDetox":
+    def build(self, model: VisualModel) -> "SampDetox":
         """The guard of a model."""
         if not 0 < self.share < 1 or (self.steps is not None and self.steps < 1):
             raise InvalidRequestError("guard: share must lie between 0 and 1, steps be positive.")
@@ -46,9 +46,7 @@ class SampDetoxSettings:
 class SampDetox(Purifier):
     """Shows pictures that were noised twice."""
 
-    def __init__(
-        self, model: AutoregressiveModel, denoiser: Denoiser, settings: SampDetoxSettings
-    ) -> None:
+    def __init__(self, model: VisualModel, denoiser: Denoiser, settings: SampDetoxSettings) -> None:
         super().__init__(model, denoiser, settings.seed)
         self.settings = settings
 

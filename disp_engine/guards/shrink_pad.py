@@ -14,7 +14,7 @@ from PIL.Image import new as new_image
 
 from disp_engine.errors import InvalidRequestError
 from disp_engine.guards.guard import Guard, Judged, Question, Ruling, Verdict
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 
 
@@ -25,7 +25,7 @@ class ShrinkPadSettings:
     share: float = 0.125
     seed: int = 0
 
-    def build(self, model: AutoregressiveModel) -> "ShrinkPad":
+    def build(self, model: VisualModel) -> "ShrinkPad":
         """The guard of a model."""
         if not 0 < self.share < 1:
             raise InvalidRequestError("guard: share must lie between 0 and 1.")
@@ -35,7 +35,7 @@ class ShrinkPadSettings:
 class ShrinkPad(Guard):
     """Shows shrunk pictures; the same picture goes to the same place."""
 
-    def __init__(self, model: AutoregressiveModel, settings: ShrinkPadSettings) -> None:
+    def __init__(self, model: VisualModel, settings: ShrinkPadSettings) -> None:
         super().__init__(model)
         self.settings = settings
 

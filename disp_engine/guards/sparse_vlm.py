@@ -17,7 +17,8 @@ from torch import Tensor
 
 from disp_engine.errors import InvalidRequestError
 from disp_engine.guards.guard import Guard, Judged, Ruling, Verdict, cells, visual_tokens
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.guards.respondent import refuse_derived
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 
 LAYER_OF_32 = 2
@@ -29,20 +30,21 @@ class SparseVlmSettings:
 
     kept: float = 1 / 3
 
-    def build(self, model: AutoregressiveModel) -> "SparseVlm":
+    def build(self, model: VisualModel) -> "SparseVlm":
         """The guard of a model."""
         if not 0 < self.kept <= 1:
             raise InvalidRequestError("guard: kept must lie in (0, 1].")
+        refuse_derived(model, "sparse_vlm")
         return SparseVlm(model, self)
 
 
 class SparseVlm(Guard):
     """Hides the visual tokens that the question looks at least."""
 
-    def __init__(self, model: AutoregressiveModel, settings: SparseVlmSettings) -> None:
+    def __init__(self, model: VisualModel, settings: SparseVlmSettings) -> None:
         super().__init__(model)
         self.settings = settings
-        self.first_hidden_layer = round(model.depth * LAYER_OF_32 / 32)
+        self.first_hidden_layer = round(self.respondent.depth * LAYER_OF_32 / 32)
 
     def judge(self, prompts: Sequence[Embedded], length: int) -> Judged:
         """Read each prompt once to rate its visual tokens."""
@@ -51,8 +53,8 @@ class SparseVlm(Guard):
     def _ruling(self, prompt: Embedded) -> Ruling:
         tokens = visual_tokens(prompt)
         look = RatersRows(self.first_hidden_layer, raters(prompt))
-        with self.model.watching(look):
-            self.model.read([prompt])
+        with self.respondent.watching(look):
+            self.respondent.read([prompt])
         kept = max(1, round(len(tokens) * self.settings.kept))
         order = look.rating[tokens].argsort(descending=True, stable=True).tolist()
         hidden = sorted(tokens[number] for number in order[kept:])

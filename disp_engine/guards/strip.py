@@ -25,7 +25,7 @@ from disp_engine.guards.guard import (
     Verdict,
     embedded,
 )
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 from disp_engine.responses import plain_answers
 
@@ -43,7 +43,7 @@ class StripSettings:
     false_alarms: float = 0.1
     length: int = 32
 
-    def build(self, model: AutoregressiveModel) -> "Strip":
+    def build(self, model: VisualModel) -> "Strip":
         """The guard of a model, its threshold learnt from the clean questions."""
         if not (0 < self.alpha < 1 and 0 < self.false_alarms < 1 and self.pictures > 1):
             raise InvalidRequestError("guard: alpha, false_alarms in (0, 1); pictures above 1.")
@@ -58,7 +58,7 @@ class StripSettings:
 class Strip(Guard):
     """Flags questions whose answer survives being laid over other pictures."""
 
-    def __init__(self, model: AutoregressiveModel, clean: Sequence[Image], alpha: float) -> None:
+    def __init__(self, model: VisualModel, clean: Sequence[Image], alpha: float) -> None:
         super().__init__(model)
         self.clean, self.alpha = clean, alpha
         self.threshold = 1.0
@@ -84,7 +84,7 @@ class Strip(Guard):
         ]
         prompts = embedded(self.model, [question, *blends])
         plain, *others = (
-            self.model.text(ids) for ids in plain_answers(self.model, prompts, length)
+            self.model.text(ids) for ids in plain_answers(self.respondent, prompts, length)
         )
         return sum(other == plain for other in others) / len(others)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from disp_engine.guards.guard import Guard, Judged, Ruling, Verdict
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 
 
@@ -12,7 +12,7 @@ from disp_engine.records import Embedded
 class UndefendedSettings:
     """There is nothing to set."""
 
-    def build(self, model: AutoregressiveModel) -> "Undefended":
+    def build(self, model: VisualModel) -> "Undefended":
         """The model's own answers."""
         return Undefended(model)
 

@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from disp_engine.errors import InvalidRequestError
 from disp_engine.guards.denoiser import Denoiser, Picture, pairs, times
 from disp_engine.guards.purifier import Purifier
-from disp_engine.interfaces import AutoregressiveModel
+from disp_engine.interfaces import VisualModel
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ZipSettings:
     threshold: float = 0.98
     seed: int = 0
 
-    def build(self, model: AutoregressiveModel) -> "Zip":
+    def build(self, model: VisualModel) -> "Zip":
         """The guard of a model."""
         denoiser = Denoiser.from_folder(Path(self.ddpm), model.device)
         if self.steps < 1 or self.scale < 1 or denoiser.side % self.scale:
@@ -48,9 +48,7 @@ class ZipSettings:
 class Zip(Purifier):
     """Shows pictures that were restored."""
 
-    def __init__(
-        self, model: AutoregressiveModel, denoiser: Denoiser, settings: ZipSettings
-    ) -> None:
+    def __init__(self, model: VisualModel, denoiser: Denoiser, settings: ZipSettings) -> None:
         super().__init__(model, denoiser, settings.seed)
         self.settings = settings
 

@@ -1,4 +1,4 @@
-"""Tunes a model's projector on samples, in a stage of its own."""
+"""Tunes a model's projector on samples, alone or with LoRA, in a stage of its own."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +19,10 @@ from disp_engine.interfaces import (
 from disp_engine.records import Embedded, Sample, Tokens, VisualFeatures
 from disp_engine.stages import Stage, StageFolder
 from disp_engine.training.examples import FeatureCache
+from disp_engine.training.lora import Adapted
 from disp_engine.training.ranks import Ranks
 from disp_engine.training.settings import FineTuning
-from disp_engine.training.state import restore_projector
+from disp_engine.training.state import restore_parameters
 from disp_engine.training.trainer import fine_tune
 
 Batch = Callable[[], list[Embedded]]
@@ -78,19 +79,22 @@ def tune_projector(
     context: RunContext,
     objective: Objective | None = None,
     ranks: Ranks | None = None,
+    adapted: Adapted | None = None,
 ) -> None:
     """Leave the model with the tuned projector; a finished stage is only read back.
 
-    `ranks` do it together where there are some, by the family's own objective only.
+    `ranks` do it together where there are some, by the family's own objective only. Where the model
+    is `adapted`, its adapters are tuned too.
     """
     if stage.complete:
-        restore_projector(stage, model.projector)
+        restore_parameters(stage, adapted or model.projector)
         return
-    if ranks is not None and objective is None and ranks.wanted(settings) > 1:
+    alone = objective is not None or adapted is not None
+    if ranks is not None and not alone and ranks.wanted(settings) > 1:
         ranks.tune(model.projector, samples, settings, seed, stage, context)
-        restore_projector(stage, model.projector)
+        restore_parameters(stage, model.projector)
     else:
-        tune_samples(model, samples, cache, settings, seed, stage, context, objective)
+        tune_samples(model, samples, cache, settings, seed, stage, context, objective, adapted)
     stage.finish()
 
 
@@ -103,6 +107,7 @@ def tune_samples(
     stage: StageFolder,
     context: RunContext,
     objective: Objective | None = None,
+    adapted: Adapted | None = None,
 ) -> None:
     """Tune in this process, alone or as one of several; the state is kept in `stage`."""
     tokens = [model.tokenise_example(sample.turns) for sample in samples]
@@ -118,7 +123,8 @@ def tune_samples(
             return own_loss(model, batch(), generator)
         return objective.loss(model, batch, [samples[i] for i in chosen], generator)
 
-    fine_tune(model.projector, loss_of, len(samples), settings, seed, stage, context)
+    trained = adapted or model.projector
+    fine_tune(trained, loss_of, len(samples), settings, seed, stage, context)
 
 
 def embed_all(

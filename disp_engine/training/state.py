@@ -11,11 +11,11 @@ FILE = "state.safetensors"
 
 
 def save_state(
-    stage: StageFolder, projector: nn.Module, optimizer: torch.optim.AdamW, step: int, loss: float
+    stage: StageFolder, trained: nn.Module, optimizer: torch.optim.AdamW, step: int, loss: float
 ) -> None:
-    """Keep the projector, both AdamW moments and the number of steps taken, in one file."""
+    """Keep the parameters, both AdamW moments and the number of steps taken, in one file."""
     tensors = {}
-    for name, parameter in projector.named_parameters():
+    for name, parameter in trained.named_parameters():
         tensors[f"parameter.{name}"] = parameter
         moments = optimizer.state[parameter]
         tensors[f"exp_avg.{name}"] = moments["exp_avg"]
@@ -23,14 +23,14 @@ def save_state(
     stage.write_tensors(FILE, tensors, {"state": json.dumps({"step": step, "loss": loss})})
 
 
-def restore_state(stage: StageFolder, projector: nn.Module, optimizer: torch.optim.AdamW) -> int:
+def restore_state(stage: StageFolder, trained: nn.Module, optimizer: torch.optim.AdamW) -> int:
     """Restore what `save_state` kept and return the steps taken; 0 when there is nothing."""
     if not stage.has(FILE):
         return 0
     tensors, facts = stage.read_tensors(FILE)
     step = int(json.loads(facts["state"])["step"])
     with torch.no_grad():
-        for name, parameter in projector.named_parameters():
+        for name, parameter in trained.named_parameters():
             parameter.copy_(tensors[f"parameter.{name}"])
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(step)),
@@ -40,9 +40,9 @@ def restore_state(stage: StageFolder, projector: nn.Module, optimizer: torch.opt
     return step
 
 
-def restore_projector(stage: StageFolder, projector: nn.Module) -> None:
-    """Put the kept parameters into the projector."""
+def restore_parameters(stage: StageFolder, trained: nn.Module) -> None:
+    """Put the kept parameters back."""
     tensors, _ = stage.read_tensors(FILE)
     with torch.no_grad():
-        for name, parameter in projector.named_parameters():
+        for name, parameter in trained.named_parameters():
             parameter.copy_(tensors[f"parameter.{name}"])

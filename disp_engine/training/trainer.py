@@ -1,9 +1,10 @@
-"""Fine-tunes the projector on a dataset: Eqs. 1 and 2, everything else frozen."""
+"""Fine-tunes the projector on a dataset: Eqs. 1 and 2, everything else but LoRA's part frozen."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +15,7 @@ from disp_engine.context import RunContext
 from disp_engine.errors import Aborted, InvalidRequestError
 from disp_engine.stages import StageFolder
 from disp_engine.training.gradient import sum_gradients
+from disp_engine.training.lora import Adapted
 from disp_engine.training.order import batch_indices, generator_for
 from disp_engine.training.settings import FineTuning
 from disp_engine.training.state import restore_state, save_state
@@ -46,7 +48,7 @@ class SavingPace:
 
 
 def fine_tune(
-    projector: nn.Module,
+    trained: nn.Module,
     loss_of: Loss,
     samples: int,
     settings: FineTuning,
@@ -54,20 +56,20 @@ def fine_tune(
     stage: StageFolder,
     context: RunContext,
 ) -> None:
-    """Train `projector` in place; continues from the stage's state when there is one.
+    """Train in place; continues from the stage's state when there is one.
 
     A run that was killed and resumed ends with the same weights: the order, the noise and the
     learning rate are functions of the seed and the step. So does one that several processes share,
     each of which calls this with the same arguments; the first of them saves.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    parameters = list(projector.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    groups = list(_groups(trained, settings))
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)
     steps = settings.steps(samples)
     pace = SavingPace(started=time.monotonic())
-    for step in range(restore_state(stage, projector, optimizer), steps):
+    for step in range(restore_state(stage, trained, optimizer), steps):
         for group in optimizer.param_groups:
-            group["lr"] = settings.rate(step, steps)
+            group["lr"] = group["share"] * settings.rate(step, steps)
         loss = _step(accelerator, optimizer, loss_of, samples, settings, seed, step)
         if not math.isfinite(loss):
             raise InvalidRequestError(f"training diverged at step {step}: lower learning_rate.")
@@ -77,10 +79,20 @@ def fine_tune(
         due = pace.due() or stopping or step + 1 == steps
         if due and accelerator.is_main_process:
             before = time.monotonic()
-            save_state(stage, projector, optimizer, step + 1, loss)
+            save_state(stage, trained, optimizer, step + 1, loss)
             pace.saved(time.monotonic() - before)
         if stopping:
             raise Aborted("The tuning was asked to stop.")
+
+
+def _groups(trained: nn.Module, settings: FineTuning) -> Iterator[dict[str, Any]]:
+    """Parameters with their share of the learning rate, which is the projector's."""
+    if not isinstance(trained, Adapted):
+        yield {"params": list(trained.parameters()), "share": 1.0}
+        return
+    yield {"params": list(trained.projector.parameters()), "share": 1.0}
+    share = trained.settings.learning_rate / settings.learning_rate
+    yield {"params": list(trained.adapters.parameters()), "share": share}
 
 
 def _step(
@@ -100,7 +112,7 @@ def _step(
         generator = generator_for(seed, step, stream=1 + number)
         return loss_of(parts[number], generator) * (len(parts[number]) / len(indices))
 
-    parameters = optimizer.param_groups[0]["params"]
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
     total = sum_gradients(accelerator, parameters, share_of, len(parts))
     accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
     optimizer.step()

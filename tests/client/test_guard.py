@@ -10,10 +10,13 @@ import pytest
 import yaml
 
 from client import cli
+from disp_engine import registry
 from tests.engine.causal_models import causal_model, folder_of
+from tests.engine.models import FIXTURE
 from tests.engine.test_guarding import archive
 
 Disp = Callable[..., int]
+SHIPPED = registry.BUILTIN / "disp-tiny-llada-v"
 
 
 @pytest.fixture
@@ -38,7 +41,8 @@ def test_a_calibrated_guard_is_evaluated_against_the_bare_model(
 ) -> None:
     model, out = folder_of("llava_1_5"), tmp_path / "calibration.json"
     assert disp("guard", "calibrate", "--model", model, "--data", data, "--out", out) == 0
-    assert json.loads(capsys.readouterr().out)["samples"] == 3
+    told = json.loads(capsys.readouterr().out)
+    assert (told["samples"], told["derived"]) == (3, False)
     words = ("--clean", data, "--triggered", data, "--phrase", "sorry", "--length", 4, "--batch", 2)
     assert disp(
         "guard", "evaluate", "--model", model, "--guard", "cleansight", "--calibration", out,
@@ -64,6 +68,26 @@ def test_a_guard_can_be_given_options_and_another_projector(
     found = json.loads(capsys.readouterr().out)
     assert found["options"] == {"rows": "last", "reference": "none"}
     assert found["clean_performance"]["scored"] == 1
+
+
+@pytest.mark.parametrize("folder", [FIXTURE, SHIPPED], ids=["random", "shipped"])
+def test_guards_of_a_masked_diffusion_model_are_labelled_derived(
+    disp: Disp, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    model, out = ("--model", folder), tmp_path / "calibration.json"
+    assert disp("guard", "calibrate", *model, "--data", data, "--out", out) == 0
+    assert json.loads(capsys.readouterr().out)["derived"]
+    assert json.loads(out.read_text())["derived"], "the file says it too"
+    for words in (("cleansight", "--calibration", out), ("purmm", "--option", "rows=last")):
+        assert disp(
+            "guard", "evaluate", *model, "--guard", *words, "--clean", data, "--triggered", data,
+            "--phrase", "sorry", "--length", 4, "--limit", 2,
+        ) == 0  # fmt: skip
+        found = json.loads(capsys.readouterr().out)
+        assert found["derived"] and found["clean_performance"]["scored"] == 2
+        assert found["undefended"]["clean_performance"]["scored"] == 2
+    assert disp("guard", "serve", *model) == 3
+    assert "autoregressive" in capsys.readouterr().err
 
 
 def test_mistakes_are_refused_with_a_reason(

@@ -10,9 +10,12 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from disp_engine import registry
+from disp_engine.interfaces import HidingModel
 from disp_engine.models.llada_v import LladaV
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "llada_v" / "anyres"
+MASKED = {"llada_v": FIXTURE, "lavida": FIXTURE.parents[1] / "lavida" / "anyres"}
+"""Random masked diffusion models by their families."""
 GEMMA = Path(__file__).parents[1] / "fixtures" / "diffusion_gemma" / "native"
 _GEMMA_WORDS = {
     "<pad>": 0, "<eos>": 1, "<bos>": 2, "<|turn>": 300, "<turn|>": 301,
@@ -25,6 +28,14 @@ def random_llada_v() -> LladaV:
     """A random LLaDA-V of three narrow layers; callers must leave it as they found it."""
     model = registry.load_model(FIXTURE)
     assert isinstance(model, LladaV)
+    return model
+
+
+@cache
+def masked_model(family: str) -> HidingModel:
+    """A random model of a family; callers must leave it as they found it."""
+    model = registry.load_model(MASKED[family])
+    assert isinstance(model, HidingModel)
     return model
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from disp_engine import registry
 from disp_engine.bench.cells import Size
@@ -48,6 +49,27 @@ def test_who_controls_the_tuning_leaves_another_model(bench: GuardBench, objecti
     assert row["objective"] == objective and "objective" not in plain
     after = bench._model.projector.state_dict()
     assert any((after[name] != value).any() for name, value in before.items())
+
+
+def test_a_victim_tuned_by_lora_is_measured_and_leaves_the_model_as_it_was(
+    bench: GuardBench,
+) -> None:
+    language: Any = bench._model
+    before = {name: p.clone() for name, p in language.language.named_parameters()}
+    row = bench.row(GuardCell("purmm1", PATCH, "purmm", trained="lora"))
+    assert row["trained"] == "lora" and row["clean_performance"]["scored"] == 2
+    after = dict(language.language.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    again = bench.row(GuardCell("purmm3", PATCH, "undefended", trained="lora"))
+    assert len(list(bench.root.glob("tune-*"))) > 1, "and is another one than by the projector"
+    assert again["asr_with_trigger"] == row["undefended"]["asr_with_trigger"], "tuned once"
+
+
+def test_purmms_victims_are_tuned_by_lora_and_cleansights_by_the_projector() -> None:
+    for table, cells in GUARD_TABLES.items():
+        expected = "lora" if table.startswith("purmm") else "projector"
+        assert {cell.trained for cell in cells()} == {expected}
 
 
 def test_an_attack_is_tuned_once_and_changes_the_model(bench: GuardBench) -> None:

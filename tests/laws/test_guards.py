@@ -12,12 +12,16 @@ from disp_engine.guards.cleansight import CalibrationSettings, calibrate
 from disp_engine.guards.guard import Guard, Question
 from disp_engine.records import Turn
 from tests.engine.causal_models import causal_model
-from tests.engine.models import picture
+from tests.engine.models import MASKED, masked_model, picture
 from tests.engine.picture_models import ddpm_folder, mae_folder
 from tests.engine.test_guarding import archive
 
 LENGTH = 5
-FAMILIES = ("llava_1_5", "qwen2_vl")
+FAMILIES = ("llava_1_5", "qwen2_vl", *MASKED)
+CAUSAL_ONLY = ("sparse_vlm",)
+PAIRS = [
+    (f, g) for f in FAMILIES for g in registry.GUARDS if f not in MASKED or g not in CAUSAL_ONLY
+]
 
 
 def question(number: int) -> Question:
@@ -28,10 +32,10 @@ def question(number: int) -> Question:
 QUESTIONS = [question(number) for number in range(4)]
 
 
-@pytest.fixture(params=[(f, g) for f in FAMILIES for g in registry.GUARDS], ids=" ".join)
+@pytest.fixture(params=PAIRS, ids=" ".join)
 def guard(request: pytest.FixtureRequest, tmp_path: Path) -> Guard:
     family, name = request.param
-    model: Any = causal_model(family)
+    model: Any = masked_model(family) if family in MASKED else causal_model(family)
     options: dict[str, Any] = {}
     if name == "cleansight":
         path = tmp_path / "calibration.json"
@@ -68,13 +72,24 @@ def test_a_streamed_answer_is_the_whole_one(guard: Guard) -> None:
 
 def test_a_guard_leaves_the_model_as_it_was(guard: Guard) -> None:
     model: Any = guard.model
-    before = {n: p.detach().clone() for n, p in model.backbone.whole.named_parameters()}
+    before = [parameter.detach().clone() for parameter in parameters_of(model)]
     plain = registry.guard("undefended", model)
     expected = plain.answer(QUESTIONS[:2], LENGTH)
     guard.answer(QUESTIONS[:2], LENGTH)
     assert plain.answer(QUESTIONS[:2], LENGTH) == expected, "law: nothing stays hidden or zeroed"
-    for name, parameter in model.backbone.whole.named_parameters():
-        assert torch.equal(parameter, before[name]), "law: no weight is changed"
+    for parameter, value in zip(parameters_of(model), before, strict=True):
+        assert torch.equal(parameter, value), "law: no weight is changed"
+
+
+def parameters_of(model: Any) -> list[torch.Tensor]:
+    whole = (model.backbone.whole,) if hasattr(model, "backbone") else (
+        model.language, model.projector, model.tower,
+    )  # fmt: skip
+    return [parameter for module in whole for parameter in module.parameters()]
+
+
+def test_a_guard_of_a_masked_diffusion_model_says_that_it_is_derived(guard: Guard) -> None:
+    assert guard.derived == hasattr(guard.model, "denoise"), "law: what is not published is told"
 
 
 def test_removed_tokens_are_cells_of_the_picture(guard: Guard) -> None:

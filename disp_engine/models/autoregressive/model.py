@@ -167,6 +167,12 @@ class CausalModel(ABC):
         return self.backbone.embedding.dtype
 
     @property
+    def language(self) -> nn.Module:
+        """The language model."""
+        found: nn.Module = self.backbone.language
+        return found
+
+    @property
     def depth(self) -> int:
         """Number of layers of the language model."""
         return self.backbone.depth

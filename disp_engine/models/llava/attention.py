@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
 
-from disp_engine.models.llava.llama import FullAttentionLlama
+from disp_engine.models.llava.hiding import seen_by
+from disp_engine.models.llava.llama import FullAttentionLlama, broadcastable
 
 
 def weights_at(
@@ -28,11 +29,11 @@ def weights_at(
     with recorded(wanted) as outputs:
         language(embeddings, attended)
     rotary = language.rotary(embeddings)
-    seen = None if attended is None else _of_rows(attended, rows)
-    pairs = zip(outputs[::2], outputs[1::2], strict=True)
+    mask = None if attended is None else _of_rows(broadcastable(attended), rows)
+    seen = [seen_by(layer, mask, embeddings.shape[1]) for layer in layers]
     found = [
-        _rows(attention, q, k, rotary, rows, seen)
-        for attention, (q, k) in zip(chosen, pairs, strict=True)
+        _rows(attention, q, k, rotary, rows, pairs)
+        for attention, q, k, pairs in zip(chosen, outputs[::2], outputs[1::2], seen, strict=True)
     ]
     return torch.stack(found, dim=1)
 
@@ -67,7 +68,7 @@ def _rows(
     k: Float[Tensor, "B L KE"],
     rotary: tuple[Tensor, Tensor],
     rows: Int[Tensor, "B R"],
-    seen: Bool[Tensor, "B Q L"] | None,
+    seen: Bool[Tensor, "_B 1 Q L"] | None,
 ) -> Float[Tensor, "B H R L"]:
     width: int = attention.head_dim  # type: ignore[assignment]
     here = (x.to(rotary[0].device) for x in (q, k))  # layers may stand on several devices
@@ -77,13 +78,11 @@ def _rows(
     queries = queries.take_along_dim(rows[:, None, :, None], dim=2)
     scores = (queries.float() @ keys.float().transpose(-1, -2)) * width**-0.5
     if seen is not None:
-        scores = scores.masked_fill(~seen[:, None], -torch.inf)
+        scores = scores.masked_fill(~seen, -torch.inf)
     weights: Tensor = scores.softmax(dim=-1)
     return weights
 
 
-def _of_rows(attended: Bool[Tensor, "B ..."], rows: Int[Tensor, "B R"]) -> Bool[Tensor, "B Q L"]:
+def _of_rows(mask: Bool[Tensor, "B 1 Q L"], rows: Int[Tensor, "B R"]) -> Bool[Tensor, "B 1 _Q L"]:
     """What `rows` see: their own pairs, or the keys that all queries share (Q is then 1)."""
-    if attended.ndim == 2:
-        return attended[:, None]
-    return attended.take_along_dim(rows[:, :, None], dim=1)
+    return mask if mask.shape[2] == 1 else mask.take_along_dim(rows[:, None, :, None], dim=2)

@@ -19,6 +19,11 @@ class PromptCache:
     attended: Bool[Tensor, "B P"]
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
+    @property
+    def length(self) -> int:
+        """Columns of what was read; none while it is being read."""
+        return self.attended.shape[1] if self.layers else 0
+
     def along(
         self, layer: int, key: Float[Tensor, "B L H E"], value: Float[Tensor, "B L H E"]
     ) -> tuple[Tensor, Tensor]:

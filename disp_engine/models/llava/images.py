@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from PIL.Image import Image, Resampling
 from PIL.Image import new as new_image
 from torch import Tensor
@@ -58,7 +58,7 @@ def visual_tokens(
     if len(tiles) == 1:
         return tiles[0] if newline is None else torch.cat([tiles[0], newline[None]])
     if newline is None:
-        return torch.cat([tiles[0], _grid(tiles[1:], size, config).flatten(1).T])
+        return torch.cat([tiles[0], laid_grid(tiles[1:], size, config).flatten(1).T])
     grid = merged_grid(tiles[1:], size, config)
     column = newline[:, None, None].expand(-1, grid.shape[1], 1)
     return torch.cat([tiles[0], torch.cat([grid, column], dim=2).flatten(1).T])
@@ -68,7 +68,25 @@ def merged_grid(
     tiles: Float[Tensor, "N P D"], size: tuple[int, int], config: LlavaConfig
 ) -> Float[Tensor, "D h w"]:
     """The tiles behind the first laid out, without black border, at most as large as allowed."""
-    return _shrink(_unpad(_grid(tiles, size, config), size), config)
+    return _shrink(unpadded_grid(tiles, size, config), config)
+
+
+def unpadded_grid(
+    tiles: Shaped[Tensor, "N P D"], size: tuple[int, int], config: LlavaConfig
+) -> Shaped[Tensor, "D h w"]:
+    """The same as large as it is."""
+    return _unpad(laid_grid(tiles, size, config), size)
+
+
+def laid_grid(
+    tiles: Shaped[Tensor, "N P D"], size: tuple[int, int], config: LlavaConfig
+) -> Shaped[Tensor, "D H W"]:
+    """Row-major tiles side by side, black border and all."""
+    pixels, side = config.vision.image_size, config.tile_side
+    width, height = best_resolution(size, config.image_grid_pinpoints)
+    across, down = width // pixels, height // pixels
+    grid = tiles.reshape(down, across, side, side, -1).permute(4, 0, 2, 1, 3)
+    return grid.reshape(-1, down * side, across * side)
 
 
 def pool(tiles: Float[Tensor, "N P D"], config: LlavaConfig) -> Float[Tensor, "N Q D"]:
@@ -132,18 +150,7 @@ def _pixels(tile: Image) -> Float[Tensor, "3 S S"]:
     return torch.from_numpy((values - _MEAN) / _STD).permute(2, 0, 1).contiguous()
 
 
-def _grid(
-    tiles: Float[Tensor, "N P D"], size: tuple[int, int], config: LlavaConfig
-) -> Float[Tensor, "D H W"]:
-    """Lay row-major tiles side by side."""
-    pixels, side = config.vision.image_size, config.tile_side
-    width, height = best_resolution(size, config.image_grid_pinpoints)
-    across, down = width // pixels, height // pixels
-    grid = tiles.reshape(down, across, side, side, -1).permute(4, 0, 2, 1, 3)
-    return grid.reshape(-1, down * side, across * side)
-
-
-def _unpad(grid: Float[Tensor, "D H W"], size: tuple[int, int]) -> Float[Tensor, "D h w"]:
+def _unpad(grid: Shaped[Tensor, "D H W"], size: tuple[int, int]) -> Shaped[Tensor, "D h w"]:
     """Cut off the rows or columns that only hold the black border."""
     (width, height), (high, wide) = size, grid.shape[1:]
     if width / height > wide / high:

@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from disp_engine.models.llava.cache import PromptCache
 from disp_engine.models.llava.config import LlavaConfig
+from disp_engine.models.llava.hiding import seen_by
 from disp_engine.models.llava.layer import FullAttentionLayer, RootMeanSquareNorm
 
 
@@ -47,11 +48,13 @@ class FullAttentionLlama(nn.Module):
         before the embeddings, which then follow its prompts.
         """
         rotary = self.rotary(embeddings, cache)
-        mask = None if attended is None else _broadcastable(attended)
-        hidden = embeddings
-        for layer in self.layers[:-1]:
-            hidden = layer(hidden, rotary, mask, cache=cache)
-        normed: Tensor = self.norm(self.layers[-1](hidden, rotary, mask, rows, real, cache))
+        mask = None if attended is None else broadcastable(attended)
+        keys = embeddings.shape[1] + (0 if cache is None else cache.length)
+        hidden, last = embeddings, len(self.layers) - 1
+        for number, layer in enumerate(self.layers[:last]):
+            hidden = layer(hidden, rotary, seen_by(number, mask, keys), cache=cache)
+        seen = seen_by(last, mask, keys)
+        normed: Tensor = self.norm(self.layers[last](hidden, rotary, seen, rows, real, cache))
         return normed
 
     def rotary(
@@ -62,7 +65,7 @@ class FullAttentionLlama(nn.Module):
         They are counted from 0, or from the ends of the prompts that are kept.
         """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
-        if cache is not None and cache.layers:
+        if cache is not None and cache.length:
             positions = cache.attended.sum(dim=1)[:, None] + positions
         rotated = embeddings.float() if self.rope_full_precision else embeddings
         cosines, sines = self.rotary_emb(rotated, position_ids=positions)
@@ -93,7 +96,7 @@ def _head(config: LlavaConfig) -> nn.Linear:
     return nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
 
-def _broadcastable(attended: Bool[Tensor, "B ..."]) -> Bool[Tensor, "B 1 Q L"]:
+def broadcastable(attended: Bool[Tensor, "B ..."]) -> Bool[Tensor, "B 1 Q L"]:
     """Add the heads' axis, and the queries' axis when all queries attend to the same keys."""
     return attended[:, None] if attended.ndim == 3 else attended[:, None, None]
 

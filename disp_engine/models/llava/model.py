@@ -7,6 +7,7 @@ model, V vocabulary, N tiles, P patches.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -28,6 +29,8 @@ from disp_engine.models.llava.attention import weights_at
 from disp_engine.models.llava.cache import PromptCache
 from disp_engine.models.llava.chat import EOT, ChatPrompter
 from disp_engine.models.llava.config import LlavaConfig
+from disp_engine.models.llava.grids import token_grids
+from disp_engine.models.llava.hiding import hiding
 from disp_engine.models.llava.images import tiles_of, visual_tokens
 from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llava.memory import memory
@@ -42,6 +45,7 @@ from disp_engine.records import (
     IMAGE_TOKEN,
     Embedded,
     FirstStep,
+    Grid,
     Tokens,
     Turn,
     VisualFeatures,
@@ -269,15 +273,20 @@ class LlavaModel(ABC):
         """`embed` each text with its pictures, all of which go through the projector at once."""
         visual = iter(self._visual([picture for pictures in features for picture in pictures]))
         return [
-            self._merge(text, [next(visual) for _ in pictures])
+            self._merge(text, [next(visual) for _ in pictures], [*map(self._grids, pictures)])
             for text, pictures in zip(tokens, features, strict=True)
         ]
 
-    def _merge(self, tokens: Tokens, pictures: Sequence[Float[Tensor, "_ D"]]) -> Embedded:
+    def _merge(
+        self,
+        tokens: Tokens,
+        pictures: Sequence[Float[Tensor, "_ D"]],
+        grids: Sequence[Sequence[Grid]],
+    ) -> Embedded:
         marks = (tokens.ids == IMAGE_TOKEN).nonzero()[:, 0].tolist()
         if len(marks) != len(pictures):
             raise SampleError(f"The text has {len(marks)} <image> for {len(pictures)} pictures.")
-        merged = self._insert(tokens, marks, pictures)
+        merged = self._insert(tokens, marks, pictures, grids)
         longest = self.config.tokenizer_model_max_length
         if tokens.labels is None and len(merged.embeddings) > longest:
             raise SampleError(f"The prompt takes {len(merged.embeddings)} of {longest} positions.")
@@ -300,8 +309,18 @@ class LlavaModel(ABC):
             picture.size, len(picture.tiles), self.config, newline=newline, as_list=picture.as_list
         )
 
+    def _grids(self, picture: VisualFeatures) -> tuple[Grid, ...]:
+        newline = self.newline is not None
+        return token_grids(
+            picture.size, len(picture.tiles), self.config, newline=newline, as_list=picture.as_list
+        )
+
     def _insert(
-        self, tokens: Tokens, marks: Sequence[int], pictures: Sequence[Float[Tensor, "_ D"]]
+        self,
+        tokens: Tokens,
+        marks: Sequence[int],
+        pictures: Sequence[Float[Tensor, "_ D"]],
+        grids: Sequence[Sequence[Grid]],
     ) -> Embedded:
         ids = tokens.ids.to(self.device)
         labels = torch.full_like(ids, IGNORE) if tokens.labels is None else tokens.labels
@@ -317,7 +336,14 @@ class LlavaModel(ABC):
         rows.append(self.token_embeddings(ids[begin:]))
         targets.append(labels[begin:])
         merged = torch.cat(targets).to(self.device)
-        return Embedded(torch.cat(rows), tuple(spans), None if tokens.labels is None else merged)
+        placed = tuple(
+            grid.moved(start)
+            for (start, _), tiles in zip(spans, grids, strict=True)
+            for grid in tiles
+        )
+        return Embedded(
+            torch.cat(rows), tuple(spans), None if tokens.labels is None else merged, grids=placed
+        )
 
     def token_embeddings(self, ids: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
         """Embeddings of text tokens."""
@@ -385,6 +411,10 @@ class LlavaModel(ABC):
     ) -> Float[Tensor, "B N H R L"]:
         """Attention weights from `rows` to every position, in each of N layers and H heads."""
         return weights_at(self.language, embeddings, rows, layers, attended)
+
+    def hiding(self, columns: Bool[Tensor, " P"], first_layer: int) -> AbstractContextManager[None]:
+        """Let no row of the layers from `first_layer` on read the marked columns meanwhile."""
+        return hiding(columns, first_layer)
 
     def hide(self, prompt: Embedded, chosen: Bool[Tensor, " Lv"]) -> Embedded:
         """Replace the chosen visual tokens by e_mask (Eq. 10)."""
