@@ -32,7 +32,7 @@ FOLDER = r"^[a-z_]{1,32}-[0-9a-f]{24}$"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 SHARDS_OF_A_STAGE = 64
 ENOUGH_SHARDS = 16
-"""From so many on, a shard is of at least BATCHES_OF_A_SHARD: each costs transactions and a file."""
+"""From so many on, a shard has at least BATCHES_OF_A_SHARD: each costs transactions and a file."""
 BATCHES_OF_A_SHARD = 4
 RETRY_S = 1.0
 Progress = Literal["waiting"]
