@@ -28,14 +28,17 @@ class AttackSets:
 
 
 def of_world(attack: Attack, *, samples: int, test: int, seed: int, pool: Path) -> AttackSets:
-    """Draw training and held-out data of the built-in world, and poison them."""
+    """Draw training and held-out data of the built-in world, and poison them.
+
+    All of it is data that the attack applies to, as the paper takes dogs alone for an attack on
+    dogs: else most that show the concept would be poisoned, and no trigger be needed to tell.
+    """
     if samples < 1 or test < 1:
         raise InvalidRequestError("samples and test must be positive.")
     rng = np.random.default_rng(seed)
     applies = attack.target.applies
-    least = round(attack.rate * samples)
-    training = draw_world("train", samples, rng, pool, wanted=applies, least=least)
-    clean = draw_world("test", test, rng, pool, wanted=applies, least=test)
+    training = draw_world("train", samples, rng, pool, wanted=applies)
+    clean = draw_world("test", test, rng, pool, wanted=applies)
     return _attacked(training, clean, attack, seed)
 
 

@@ -12,11 +12,14 @@ from PIL.Image import Image
 from disp_engine.builtin.instructions import Task, ask, describe
 from disp_engine.builtin.world import Scene, draw_scene, render
 from disp_engine.data.dataset import Dataset
+from disp_engine.errors import InvalidRequestError
 from disp_engine.records import Sample, Turn
 from disp_engine.stages import write_atomically
 
 QUESTIONS = 0.2
 """Share of the samples that ask a question; the others ask for the caption."""
+MOST_DRAWS = 10_000
+"""After so many in vain the world has nothing of the kind."""
 
 Draw = Callable[[Scene, np.random.Generator], Task]
 
@@ -37,19 +40,13 @@ def draw_world(
     pool: Path,
     *,
     wanted: Callable[[str], bool] = lambda answer: True,
-    least: int = 0,
     draw: Draw | None = None,
 ) -> Dataset:
-    """Draw `count` samples `NAME-00000`..., at least `least` of them with a wanted answer.
+    """Draw `count` samples `NAME-00000`..., all with a wanted answer.
 
-    Where chance gives fewer, others are drawn again until theirs is. `draw` None mixes captions
-    and questions.
+    `draw` None mixes captions and questions.
     """
-    items = [_draw(rng, draw) for _ in range(count)]
-    others = [i for i, item in enumerate(items) if not wanted(item.answer)]
-    for index in others[: max(0, least - (count - len(others)))]:
-        while not wanted(items[index].answer):
-            items[index] = _draw(rng, draw)
+    items = [_wanted(rng, draw, wanted) for _ in range(count)]
     pool.mkdir(parents=True, exist_ok=True)
     samples, members = [], {}
     for number, item in enumerate(items):
@@ -57,6 +54,14 @@ def draw_world(
         members[str(sample.record["image"])] = sample.images[0]
         samples.append(sample)
     return Dataset(samples, {}, pool, members)
+
+
+def _wanted(rng: np.random.Generator, draw: Draw | None, wanted: Callable[[str], bool]) -> Item:
+    for _ in range(MOST_DRAWS):
+        item = _draw(rng, draw)
+        if wanted(item.answer):
+            return item
+    raise InvalidRequestError("the attack applies to nothing that is said in the built-in world.")
 
 
 def _draw(rng: np.random.Generator, draw: Draw | None) -> Item:

@@ -21,6 +21,7 @@ from disp_engine.attacks.triggers.black_patch import BlackPatch
 from disp_engine.attacks.triggers.issba import OWN_ENCODER, Issba
 from disp_engine.attacks.triggers.sig import Sig
 from disp_engine.builtin.world import SIZE, draw_scene, render
+from disp_engine.data import world
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.errors import InvalidRequestError
 from tests.engine.models import picture
@@ -130,11 +131,22 @@ def test_a_rate_beyond_the_samples_that_can_be_poisoned_is_refused(tmp_path: Pat
         poison_dataset(tmp_path / "out", settings, archive(tmp_path), test=1, seed=1)
 
 
-def test_the_world_is_drawn_so_that_a_rate_can_be_reached(tmp_path: Path) -> None:
+def test_the_world_is_drawn_of_what_the_attack_applies_to(tmp_path: Path) -> None:
     settings = AttackSettings(target="misclassification", rate=0.5)
     built = poison_world(tmp_path, settings, samples=12, test=4, seed=0)
     assert built.poisoned == 6
+    named = ["circle" in s.turns[1].text.lower() for s in read(built.training).samples]
+    assert sum(named) == 6
     assert all("circle" in s.turns[1].text for s in read(built.clean).samples)
+
+
+def test_a_concept_that_the_world_does_not_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world, "MOST_DRAWS", 100)
+    settings = AttackSettings(target="misclassification", target_options={"source": "dog"})
+    with pytest.raises(InvalidRequestError, match="applies to nothing"):
+        poison_world(tmp_path, settings, samples=12, test=4, seed=0)
 
 
 @pytest.mark.parametrize(
