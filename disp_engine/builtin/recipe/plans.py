@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from disp_engine.builtin.recipe.language import LanguageRecipe
 from disp_engine.models.lavida.config import LavidaConfig
@@ -34,7 +35,7 @@ class Plan:
     config: type[LlavaConfig]
     prompter: type[ChatPrompter]
     language: LanguageRecipe
-    defaults: Mapping[str, float] = field(default_factory=lambda: DEFAULTS)
+    defaults: Mapping[str, Any] = field(default_factory=lambda: DEFAULTS)
     starts_from: str | None = None
 
 
@@ -46,7 +47,7 @@ PLANS = (
         LladaVConfig,
         LladaVPrompter,
         LanguageRecipe(),
-        DEFAULTS | {"mask_ratio": 0.07},
+        DEFAULTS | {"mask_ratio": 0.07, "score": "path"},
     ),
     Plan(
         "disp-tiny-lavida",
