@@ -213,6 +213,8 @@ class ShardDesk:
             return {"first": turn.shard.first, "last": turn.shard.last, "done": turn.done}
         if turn.unfinished:
             return "waiting"
+        if self._claim is None and not turn.done:
+            raise LeaseLost()  # the job has ended, and its shards are forgotten
         self.fetch_finished()
         return None
 

@@ -98,7 +98,7 @@ def lend_a_hand(place: Workplace, ended: threading.Event, helped: list[bool]) ->
 
 
 def test_a_shared_job_gives_the_very_bytes_of_one_worker_alone(tmp_path: Path) -> None:
-    data = build_demo(tmp_path / "data", samples=24, test=4, seed=0)
+    data = build_demo(tmp_path / "data", samples=96, test=4, seed=0)
     for name in ("alone", "shared"):
         (tmp_path / name).mkdir()
     alone, _ = artifacts(tmp_path / "alone", data, helpers=0)

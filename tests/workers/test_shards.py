@@ -10,11 +10,12 @@ import pytest
 import structlog
 
 from schemas.jobs import JobStatus
+from storage.errors import LeaseLost
 from storage.interfaces import Claim, Shard, ShardClaim
 from tests.workers.conftest import TENANT, Bench
 from workers.context import Outcome
 from workers.helping import help_out
-from workers.shards import SHARDS_OF_A_STAGE, cut_shards
+from workers.shards import SHARDS_OF_A_STAGE, ShardDesk, cut_shards
 from workers.supervisor import Workplace, supervise
 
 FOLDER = f"purify-{'1' * 24}"
@@ -125,6 +126,24 @@ def test_opening_shards_again_leaves_finished_ones_finished(bench: Bench) -> Non
     assert list(bench.store.finished_shards(helper)) == shards[:1]
     turn = bench.store.take_shard(helper, FOLDER, lease_s=9.0)
     assert (turn.shard, turn.unfinished, turn.done) == (shards[1], 1, 2)
+
+
+def test_a_helper_of_a_job_that_has_ended_leaves(bench: Bench, tmp_path: Path) -> None:
+    _, helper = running(bench)
+    context: Any = None
+    engine: Any = None
+    desk = ShardDesk(
+        bench.store,
+        bench.workplace.artifacts,
+        context,
+        tmp_path,
+        right=helper,
+        claim=None,
+        lease_s=9.0,
+    )
+    assert desk.take(b'{"type": "shard_wanted", "folder": "%s"}' % FOLDER.encode())
+    with pytest.raises(LeaseLost):
+        desk.serve(engine)
 
 
 @pytest.mark.parametrize(("samples", "cut"), [(1, 32), (64, 32), (1000, 3), (10_000, 32)])
