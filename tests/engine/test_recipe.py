@@ -11,7 +11,7 @@ from torch import Tensor
 from disp_engine import registry
 from disp_engine.builtin.recipe.language import Student
 from disp_engine.builtin.recipe.layout import LAYOUTS, write_configs, write_weights
-from disp_engine.builtin.recipe.pictures import draw_pictures
+from disp_engine.builtin.recipe.pictures import draw_pictures, resized
 from disp_engine.builtin.recipe.plans import PLANS, Plan
 from disp_engine.builtin.recipe.tokenizer import build_tokenizer, save_tokenizer
 from disp_engine.builtin.recipe.tower import normalise
@@ -41,7 +41,7 @@ def test_a_student_shows_a_picture_as_its_family_does(plan: Plan, tmp_path: Path
     student, tower, model = untrained(plan, tmp_path)
     pictures = draw_pictures(1, np.random.default_rng(0), stickers=0)
     with torch.no_grad():
-        features = tower(normalise(pictures.pixels))
+        features = tower(normalise(resized(pictures.pixels, model.config.vision.image_size)))
         shown = student._picture(student.projector(features)[0])
     assert len(shown) == student.visual_tokens
     assert torch.allclose(shown, visual(model, pictures.pixels[0]), atol=1e-5)

@@ -23,7 +23,7 @@ from disp_engine.builtin.recipe.llava import LlavaRecipe
 from disp_engine.builtin.recipe.painters import PainterRecipe
 from disp_engine.builtin.recipe.plans import DEFAULTS, PLANS, Plan
 from disp_engine.builtin.recipe.tokenizer import build_tokenizer, save_tokenizer
-from disp_engine.builtin.recipe.tower import TowerRecipe, supervise, train_tower
+from disp_engine.builtin.recipe.tower import TowerRecipe, on_grid, supervise, train_tower
 from disp_engine.models.llava.config import VisionConfig
 from disp_engine.models.llava.model import LlavaModel
 from disp_engine.models.llava.siglip import SiglipTower
@@ -57,7 +57,7 @@ def make_masked(plan: Plan, out: Path) -> None:
     save_tokenizer(tokenizer, folder)
     write_configs(folder, tokenizer, layout)
     config = plan.config.from_folder(folder)
-    tower = _tower(config.vision, out / "tower.safetensors")
+    tower = on_grid(_tower(out), config.vision)
     progress = Progress(out / f"{plan.name}.safetensors")
     student = train_language(
         plan.language,
@@ -76,8 +76,7 @@ def make_llava(out: Path) -> None:
     """LLaVA's layout: next tokens. The tower is that of the other checkpoints."""
     folder = out / llava.NAME
     folder.mkdir(parents=True, exist_ok=True)
-    vision = VisionConfig(**{k: v for k, v in VISION.items() if k != "model_type"})
-    tower = _tower(vision, out / "tower.safetensors")
+    tower = _tower(out)
     progress = Progress(out / f"{llava.NAME}.safetensors")
     llava.write(folder, tower, LlavaRecipe(), progress.save, progress.restore)
     facts = llava.facts(TowerRecipe(), LlavaRecipe())
@@ -112,7 +111,9 @@ def _gemma_tower(path: Path) -> PatchTower:
     return tower.eval()
 
 
-def _tower(config: VisionConfig, path: Path) -> SiglipTower:
+def _tower(out: Path) -> SiglipTower:
+    config = VisionConfig(**{k: v for k, v in VISION.items() if k != "model_type"})
+    path = out / "tower.safetensors"
     if not path.exists():
         save_file(train_tower(TowerRecipe(), config).state_dict(), path)
     tower = SiglipTower(config)

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from disp_engine.builtin.recipe.device import training_device
 from disp_engine.builtin.recipe.lessons import LessonBatch, Teacher, easy
-from disp_engine.builtin.recipe.pictures import draw_pictures
+from disp_engine.builtin.recipe.pictures import draw_pictures, resized
 from disp_engine.builtin.recipe.tower import learning_rate, normalise
 from disp_engine.builtin.world import SIZE
 from disp_engine.models.llava.chat import ChatPrompter
@@ -146,7 +146,8 @@ def train_language(
     torch.manual_seed(recipe.seed)
     pictures = draw_pictures(recipe.scenes, np.random.default_rng(recipe.seed), recipe.stickers)
     device = training_device()
-    features = cached_features(tower.to(device), pictures.pixels)
+    pixels = resized(pictures.pixels, config.vision.image_size)
+    features = cached_features(tower.to(device), pixels)
     student = Student(config, prompter.mask)
     if start is not None:
         student.load_state_dict(start)

@@ -14,6 +14,9 @@ from disp_engine.builtin.recipe.pictures import PATCH
 from disp_engine.builtin.world import SIZE
 from disp_engine.models.llava.names import llada_name
 
+ODD = SIZE + PATCH
+"""Side of a picture of 9 x 9 patches: the real family pools an odd number of them, too, so that the
+middle of a picture is the middle of a patch."""
 VISION: dict[str, Any] = {
     "model_type": "siglip_vision_model",
     "hidden_size": 96,
@@ -68,23 +71,27 @@ LAVIDA = {
     "rope_full_precision": True,
     "weight_tying": False,
     "image_aspect_ratio": "anyres",
-    "image_grid_pinpoints": [[SIZE, SIZE]],
+    "image_grid_pinpoints": [[ODD, ODD]],
     "mm_spatial_pool_mode": "bilinear",
 }
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A family's `config.json` beside what is common, its key for V, its names of tensors."""
+    """A family's `config.json` beside what is common, its key for V, its names of tensors.
+
+    `image_size` is the side of what the tower sees; pictures of the world are resized to it.
+    """
 
     config: Mapping[str, Any]
     vocabulary: str
     rename: Callable[[str], str]
+    image_size: int = SIZE
 
 
 LAYOUTS: Mapping[str, Layout] = {
     "llada_v": Layout(LLADA_V, "vocab_size", str),
-    "lavida": Layout(LAVIDA, "embedding_size", llada_name),
+    "lavida": Layout(LAVIDA, "embedding_size", llada_name, ODD),
 }
 
 
@@ -98,7 +105,8 @@ def write_configs(folder: Path, tokenizer: Tokenizer, layout: Layout) -> None:
         **{key: tokenizer.token_to_id(token) for key, token in named.items()},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
-    (folder / "vision_config.json").write_text(json.dumps(VISION, indent=1, sort_keys=True))
+    vision = VISION | {"image_size": layout.image_size}
+    (folder / "vision_config.json").write_text(json.dumps(vision, indent=1, sort_keys=True))
 
 
 def write_weights(

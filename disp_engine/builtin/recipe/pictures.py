@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from PIL.Image import Resampling
 
 from disp_engine.builtin.world import COLOURS, GROUNDS, SHAPES, SIZE, Scene, draw_scene, render
 
@@ -86,6 +87,14 @@ def _facts(scene: Scene) -> np.ndarray:
         facts[4 + figure.quadrant] = SHAPES.index(figure.shape)
     facts[8] = list(GROUNDS).index(scene.ground)
     return facts
+
+
+def resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    """[N S S 3] to [N side side 3], as a processor resizes what it is given."""
+    if side == pixels.shape[1]:
+        return pixels
+    shape = (side, side)
+    return np.stack([Image.fromarray(one).resize(shape, Resampling.BICUBIC) for one in pixels])
 
 
 def image(pictures: Pictures, index: int) -> Image.Image:

@@ -55,7 +55,7 @@ PLANS = (
         "Tiny LaViDa: the tiny LLaDA-V taught pooled pictures and this family's labels",
         LavidaConfig,
         LavidaPrompter,
-        LanguageRecipe(steps=1500, learning_rate=5e-4, seed=2),
+        LanguageRecipe(steps=4000, learning_rate=5e-4, seed=2),
         DEFAULTS | {"mask_ratio": 0.5},
         starts_from="disp-tiny-llada-v",
     ),

@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 
 from disp_engine.builtin.recipe.device import training_device
 from disp_engine.builtin.recipe.pictures import OTHER, Pictures, draw_pictures
 from disp_engine.builtin.world import COLOURS, GROUNDS, SHAPES
 from disp_engine.models.llava.config import VisionConfig
 from disp_engine.models.llava.siglip import SiglipTower
+
+
+POSITIONS = "vision.embeddings.position_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,20 @@ def supervise(tower: nn.Module, width: int, recipe: TowerRecipe) -> Pictures:
             print(f"tower step {step} loss {loss.item():.4f}", flush=True)
     tower.cpu()
     return pictures
+
+
+@torch.no_grad()
+def on_grid(tower: SiglipTower, config: VisionConfig) -> SiglipTower:
+    """The tower for pictures of another size: its positions [P C] resampled, the rest as it is."""
+    moved = SiglipTower(config)
+    tensors = dict(tower.state_dict())
+    table = tensors[POSITIONS]
+    side = math.isqrt(len(table))
+    grid = table.T.reshape(1, -1, side, side)
+    resampled = interpolate(grid, (config.side, config.side), mode="bicubic")
+    tensors[POSITIONS] = resampled.flatten(2)[0].T.contiguous()
+    moved.load_state_dict(tensors)
+    return moved.eval()
 
 
 @torch.no_grad()
