@@ -56,7 +56,7 @@ PLANS = (
         LavidaConfig,
         LavidaPrompter,
         LanguageRecipe(steps=4000, learning_rate=5e-4, seed=2),
-        DEFAULTS | {"mask_ratio": 0.5},
+        DEFAULTS | {"mask_ratio": 0.1, "score": "path"},
         starts_from="disp-tiny-llada-v",
     ),
 )
