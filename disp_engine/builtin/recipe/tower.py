@@ -20,7 +20,6 @@ from disp_engine.builtin.world import COLOURS, GROUNDS, SHAPES
 from disp_engine.models.llava.config import VisionConfig
 from disp_engine.models.llava.siglip import SiglipTower
 
-
 POSITIONS = "vision.embeddings.position_embedding.weight"
 
 
