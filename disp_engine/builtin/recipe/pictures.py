@@ -94,7 +94,8 @@ def resized(pixels: np.ndarray, side: int) -> np.ndarray:
     if side == pixels.shape[1]:
         return pixels
     shape = (side, side)
-    return np.stack([Image.fromarray(one).resize(shape, Resampling.BICUBIC) for one in pixels])
+    shown = (Image.fromarray(one).resize(shape, Resampling.BICUBIC) for one in pixels)
+    return np.stack([np.array(one) for one in shown])
 
 
 def image(pictures: Pictures, index: int) -> Image.Image:
