@@ -1,5 +1,6 @@
 """The recipe of the built-in checkpoints: what it writes is what the families read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from disp_engine.builtin.recipe.layout import LAYOUTS, write_configs, write_weig
 from disp_engine.builtin.recipe.pictures import draw_pictures, resized
 from disp_engine.builtin.recipe.plans import PLANS, Plan
 from disp_engine.builtin.recipe.tokenizer import build_tokenizer, save_tokenizer
-from disp_engine.builtin.recipe.tower import normalise
+from disp_engine.builtin.recipe.tower import POSITIONS, normalise, on_grid
 from disp_engine.models.llava.model import LlavaModel
 from disp_engine.models.llava.names import llada_name, llama_name
 from disp_engine.models.llava.siglip import SiglipTower
@@ -45,6 +46,20 @@ def test_a_student_shows_a_picture_as_its_family_does(plan: Plan, tmp_path: Path
         shown = student._picture(student.projector(features)[0])
     assert len(shown) == student.visual_tokens
     assert torch.allclose(shown, visual(model, pictures.pixels[0]), atol=1e-5)
+
+
+def test_a_tower_on_a_finer_grid_keeps_its_middle_between_the_middle_four(tmp_path: Path) -> None:
+    _, tower, model = untrained(PLANS[0], tmp_path)
+    fine = replace(model.config.vision, image_size=model.config.vision.image_size + 8)
+    same, finer = (on_grid(tower, size).state_dict() for size in (model.config.vision, fine))
+    before = tower.state_dict()
+    assert all(torch.equal(same[name], before[name]) for name in before)
+    moved = {name for name in before if not torch.equal(finer[name][:1], before[name][:1])}
+    assert moved == {POSITIONS} and len(finer[POSITIONS]) == 81
+    ramp = torch.arange(8.0).repeat(8, 1)  # a table that only tells the column
+    tower.load_state_dict(before | {POSITIONS: ramp.reshape(64, 1).expand(64, 96).contiguous()})
+    columns = on_grid(tower, fine).state_dict()[POSITIONS][:, 0].reshape(9, 9)
+    assert torch.allclose(columns[:, 4], torch.tensor(3.5), atol=1e-5)
 
 
 @torch.no_grad()
