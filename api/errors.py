@@ -132,6 +132,7 @@ CODES: Mapping[type[Exception], tuple[int, ErrorCode]] = {
     storage.UnknownFile: (422, ErrorCode.FILE_NOT_FOUND),
     storage.UnusableFile: (422, ErrorCode.INVALID_DATASET),
     storage.UnknownModel: (422, ErrorCode.MODEL_NOT_FOUND),
+    storage.WrongKind: (422, ErrorCode.INVALID_REQUEST),
     storage.UnknownWebhook: (422, ErrorCode.WEBHOOK_NOT_FOUND),
     storage.TooManyWebhooks: (409, ErrorCode.LIMIT_REACHED),
     storage.IdempotencyKeyReused: (422, ErrorCode.IDEMPOTENCY_KEY_REUSED),
@@ -157,6 +158,7 @@ RETRY_AFTER_S: Mapping[type[Exception], int] = {
 }
 PARAMS: Mapping[type[Exception], str] = {
     storage.UnknownModel: "/model",
+    storage.WrongKind: "/method",
     storage.UnknownWebhook: "/webhook",
     UrlNotAllowed: "/url",
     storage.IdempotencyKeyReused: "Idempotency-Key",

@@ -100,7 +100,7 @@ class ErrorCode(StrEnum):
     UNSAFE_FORMAT = "unsafe_format"
     """Weights in a format that can run code when it is read (415, and why a job failed)."""
     INVALID_REQUEST = "invalid_request"
-    """A job failed: the settings do not fit the model or the data."""
+    """The settings do not fit the model or the data (422, and why a job failed)."""
     ENGINE_ERROR = "engine_error"
     """A job failed: the engine broke, in several attempts in a row if trying again could help."""
     WORKER_LOST = "worker_lost"

@@ -7,7 +7,7 @@ from pydantic import Field
 from schemas.wire import Resource
 
 ModelKind = Literal["diffusion", "autoregressive"]
-"""How a model makes its answers: jobs want a diffusion model, guards an autoregressive one."""
+"""How a model makes its answers; some methods want one kind (`schemas.requests.METHOD_KINDS`)."""
 
 
 class Model(Resource):

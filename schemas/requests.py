@@ -1,15 +1,25 @@
 """What a client may ask for when it creates a defense job."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
+from schemas.models import ModelKind
 from schemas.wire import Request
 
 METHOD_TYPES = (
     "disp", "random_drop", "pruning", "data_filtering", "clean_subset", "bye", "purmm",
     "cleansight", "self_purification",
 )  # fmt: skip
+METHOD_KINDS: Mapping[str, ModelKind] = {
+    "disp": "diffusion",
+    "bye": "diffusion",
+    "purmm": "autoregressive",
+    "cleansight": "autoregressive",
+    "self_purification": "autoregressive",
+}
+"""The kind of model that a method needs; methods that are not here need none."""
 Auto = Literal["auto"]
 Validation = Literal["strict", "quarantine"]
 """What a fault in the data costs: the job, with all faults told, or the sample it is in."""

@@ -36,6 +36,10 @@ class UnknownModel(StorageError):
     """The request names no model or revision that there is: GET /v1/models lists them."""
 
 
+class WrongKind(StorageError):
+    """The method needs another kind of model: GET /v1/models tells the kind of each."""
+
+
 class UnknownWebhook(StorageError):
     """The request names a webhook endpoint that does not exist: create it first."""
 

@@ -36,6 +36,7 @@ REPORT_HEADERS = {
 }
 CREATION = (
     ErrorCode.MODEL_NOT_FOUND,
+    ErrorCode.INVALID_REQUEST,
     ErrorCode.FILE_NOT_FOUND,
     ErrorCode.INVALID_DATASET,
     ErrorCode.WEBHOOK_NOT_FOUND,

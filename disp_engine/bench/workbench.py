@@ -29,6 +29,7 @@ from disp_engine.metrics.filtering import filter_quality
 from disp_engine.metrics.masked import MaskedEvaluator
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.saliency.estimator import SaliencySettings
+from disp_engine.spec import ALL_STAGES
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache
 from disp_engine.training.projector import restore, snapshot
@@ -145,6 +146,7 @@ class Workbench:
         return kind(
             self._model, training, evaluation, settings, self.seed, self.root, self.context,
             objective_of(cell.objective, sets.poisoned, self._base),
+            asked=ALL_STAGES if cell.measure == "detection" else ALL_STAGES - {"detect"},
         )  # fmt: skip
 
     def _rates(

@@ -34,7 +34,7 @@ class GatewayStore(Protocol):
         """Write job, steps, first event, hint and idempotency row in one transaction.
 
         `traceparent` is the W3C header of the request's trace, for the worker to go on with.
-        Raises `UnknownModel`, `UnknownFile`, `UnusableFile`, `UnknownWebhook`,
+        Raises `UnknownModel`, `WrongKind`, `UnknownFile`, `UnusableFile`, `UnknownWebhook`,
         `IdempotencyKeyReused`, `IdempotencyInFlight`, or `QuotaExceeded` when the tenant has
         `max_unfinished` jobs already.
         """

@@ -19,9 +19,16 @@ from schemas.jobs import (
     Usage,
     stages_to_run,
 )
-from schemas.requests import DefenseJobCreate
+from schemas.requests import METHOD_KINDS, DefenseJobCreate
 from schemas.wire import Page
-from storage.errors import NotFound, QuotaExceeded, UnknownFile, UnknownModel, UnusableFile
+from storage.errors import (
+    NotFound,
+    QuotaExceeded,
+    UnknownFile,
+    UnknownModel,
+    UnusableFile,
+    WrongKind,
+)
 from storage.ids import new_id
 from storage.interfaces import CreatedJob, Idempotency, Order
 from storage.sql.backend import SqlBackend, after_commit, one_page, page_of
@@ -238,6 +245,9 @@ def _require_inputs(session: Session, tenant: str, request: DefenseJobCreate) ->
     model = session.get(ModelRow, request.model)
     if model is None or request.model_revision not in (None, model.revision):
         raise UnknownModel(request.model)
+    kind = METHOD_KINDS.get(request.method.type, model.kind)
+    if kind != model.kind:
+        raise WrongKind(f"{request.method.type}: {kind}", f"{model.id}: {model.kind}")
     if request.webhook is not None:
         require_endpoint(session, tenant, request.webhook)
     evaluation = request.evaluation

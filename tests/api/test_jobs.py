@@ -74,6 +74,7 @@ def test_the_stages_asked_for_reach_the_worker_and_the_others_are_skipped_at_onc
         ({"stages": ["retrain"]}, "validation_error", ""),
         ({"stages": []}, "validation_error", "/stages"),
         ({"model": "nope"}, "model_not_found", "/model"),
+        ({"method": {"type": "self_purification"}}, "invalid_request", "/method"),
         ({"training_file": ABSENT}, "file_not_found", "/training_file"),
         ({"evaluation": {"clean_file": ABSENT}}, "file_not_found", "/evaluation/clean_file"),
         ({"model": "../etc"}, "validation_error", "/model"),

@@ -20,7 +20,7 @@ from disp_engine.interfaces import AutoregressiveModel, VisualModel
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.records import Sample
-from schemas.requests import AnyMethod
+from schemas.requests import METHOD_KINDS, AnyMethod
 from tests.engine.causal_models import folder_of
 from tests.engine.models import FIXTURE, picture
 
@@ -114,8 +114,11 @@ def test_kept_stages_give_the_same_again(
 
 def test_a_model_of_another_kind_is_refused_early(name: str, data: Dataset, tmp_path: Path) -> None:
     kind, _ = registry.defence(name).needs
-    for folder in (FIXTURE, folder_of("llava_1_5_siglip")):
-        if not isinstance(registry.load_visual(folder), kind):
+    folders = {"diffusion": FIXTURE, "autoregressive": folder_of("llava_1_5_siglip")}
+    for of_model, folder in folders.items():
+        fits = isinstance(registry.load_visual(folder), kind)
+        assert fits == (METHOD_KINDS.get(name, of_model) == of_model), "law: as the service says"
+        if not fits:
             with pytest.raises(InvalidRequestError, match="method: "):
                 defend(name, data, tmp_path, folder)
 

@@ -12,6 +12,7 @@ from storage.errors import (
     NotFound,
     UnknownFile,
     UnknownModel,
+    WrongKind,
 )
 from storage.interfaces import Idempotency, MetricDraft
 from tests.storage.world import MODEL, STRANGER, TENANT, add_job, add_training_file
@@ -50,6 +51,12 @@ def test_an_unknown_model_is_refused_and_leaves_nothing(store, training_file):
         store.create_job(TENANT, request, Idempotency("k", "sha"))
     known = DefenseJobCreate(model=MODEL, training_file=training_file)
     assert not store.create_job(TENANT, known, Idempotency("k", "other")).replayed
+
+
+def test_a_method_that_needs_another_kind_of_model_is_refused(store, training_file):
+    with pytest.raises(WrongKind, match="purmm: autoregressive, tiny: diffusion"):
+        add_job(store, training_file=training_file, method={"type": "purmm"})
+    assert add_job(store, training_file=training_file, method={"type": "pruning"})
 
 
 def test_an_idempotency_key_gives_the_first_answer_again(store, training_file):

@@ -47,7 +47,7 @@ PLANS = (
         LladaVConfig,
         LladaVPrompter,
         LanguageRecipe(),
-        DEFAULTS | {"mask_ratio": 0.07, "score": "path"},
+        DEFAULTS | {"learning_rate": 1.5e-3, "mask_ratio": 0.07, "score": "path"},
     ),
     Plan(
         "disp-tiny-lavida",

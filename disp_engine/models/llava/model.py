@@ -34,6 +34,7 @@ from disp_engine.models.llava.hiding import hiding
 from disp_engine.models.llava.images import tiles_of, visual_tokens
 from disp_engine.models.llava.llama import FullAttentionLlama
 from disp_engine.models.llava.memory import memory
+from disp_engine.models.llava.merging import cut, put_in
 from disp_engine.models.llava.names import llama_name
 from disp_engine.models.llava.placement import Placement
 from disp_engine.models.llava.places import token_boxes
@@ -42,7 +43,6 @@ from disp_engine.models.projector import save_projector
 from disp_engine.models.tensors import Checkpoint, check_names
 from disp_engine.records import (
     IGNORE,
-    IMAGE_TOKEN,
     Embedded,
     FirstStep,
     Grid,
@@ -283,14 +283,11 @@ class LlavaModel(ABC):
         pictures: Sequence[Float[Tensor, "_ D"]],
         grids: Sequence[Sequence[Grid]],
     ) -> Embedded:
-        marks = (tokens.ids == IMAGE_TOKEN).nonzero()[:, 0].tolist()
-        if len(marks) != len(pictures):
-            raise SampleError(f"The text has {len(marks)} <image> for {len(pictures)} pictures.")
-        merged = self._insert(tokens, marks, pictures, grids)
+        merged = put_in(pictures, grids, tokens, self.token_embeddings)
         longest = self.config.tokenizer_model_max_length
         if tokens.labels is None and len(merged.embeddings) > longest:
             raise SampleError(f"The prompt takes {len(merged.embeddings)} of {longest} positions.")
-        return _cut(merged, longest)
+        return cut(merged, longest)
 
     def _visual(self, features: Sequence[VisualFeatures]) -> list[Float[Tensor, "_ D"]]:
         if not features:
@@ -313,36 +310,6 @@ class LlavaModel(ABC):
         newline = self.newline is not None
         return token_grids(
             picture.size, len(picture.tiles), self.config, newline=newline, as_list=picture.as_list
-        )
-
-    def _insert(
-        self,
-        tokens: Tokens,
-        marks: Sequence[int],
-        pictures: Sequence[Float[Tensor, "_ D"]],
-        grids: Sequence[Sequence[Grid]],
-    ) -> Embedded:
-        ids = tokens.ids.to(self.device)
-        labels = torch.full_like(ids, IGNORE) if tokens.labels is None else tokens.labels
-        rows: list[Tensor] = []
-        targets: list[Tensor] = []
-        spans: list[tuple[int, int]] = []
-        begin = shift = 0
-        for mark, picture in zip(marks, pictures, strict=True):
-            rows += [self.token_embeddings(ids[begin:mark]), picture]
-            targets += [labels[begin:mark], labels.new_full((len(picture),), IGNORE)]
-            spans.append((mark + shift, mark + shift + len(picture)))
-            begin, shift = mark + 1, shift + len(picture) - 1
-        rows.append(self.token_embeddings(ids[begin:]))
-        targets.append(labels[begin:])
-        merged = torch.cat(targets).to(self.device)
-        placed = tuple(
-            grid.moved(start)
-            for (start, _), tiles in zip(spans, grids, strict=True)
-            for grid in tiles
-        )
-        return Embedded(
-            torch.cat(rows), tuple(spans), None if tokens.labels is None else merged, grids=placed
         )
 
     def token_embeddings(self, ids: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
@@ -490,14 +457,6 @@ def _unless_all(attended: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"] | None:
 
 def _batches(tiles: list[Tensor], size: int) -> Iterable[list[Tensor]]:
     return (tiles[at : at + size] for at in range(0, len(tiles), size))
-
-
-def _cut(merged: Embedded, longest: int) -> Embedded:
-    if len(merged.embeddings) <= longest:
-        return merged
-    spans = tuple((start, min(end, longest)) for start, end in merged.spans if start < longest)
-    labels = None if merged.labels is None else merged.labels[:longest]
-    return Embedded(merged.embeddings[:longest], spans, labels)
 
 
 def _text_length(example: Embedded) -> int:
