@@ -29,7 +29,7 @@ class Cell:
     `mask_ratio` masks at inference, without any repair (Figure 2); `objective` names the loss of
     an attacker who controls the training; `measure` adds the runs of a dual trigger's parts, or
     clean performance by kind of question, or how well detection found the poisoned samples; with
-    `alarms` nothing but the verdict is. `draw` tells cells apart that differ in nothing but their
+    `verdict` nothing but the verdict is. `draw` tells cells apart that differ in nothing but their
     data.
     """
 
@@ -39,7 +39,7 @@ class Cell:
     start: Literal["compromised", "base"] = "compromised"
     mask_ratio: float | None = None
     objective: Literal["trojvlm", "vlood"] | None = None
-    measure: Literal["modality", "kinds", "detection", "alarms"] | None = None
+    measure: Literal["modality", "kinds", "detection", "verdict"] | None = None
     draw: int = 0
 
     @property
@@ -65,5 +65,5 @@ class Size:
 FULL = Size()
 QUICK = Size(samples=48, test=8, hyperparameters={"epochs": 1, "retrain_epochs": 1})
 """Proves that every cell runs; its numbers mean nothing."""
-QUICK_CELLS: Mapping[str, int] = {"detection": 4, "false_alarms": 2}
+QUICK_CELLS: Mapping[str, int] = {"detection": 4, "recovery": 2, "false_alarms": 2}
 """How many cells a quick run has, of tables whose cells are many and alike."""

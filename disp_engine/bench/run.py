@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from disp_engine import registry
-from disp_engine.bench.alarms import alarm_rate, alarm_rows
 from disp_engine.bench.cells import FULL, QUICK, QUICK_CELLS, Cell
 from disp_engine.bench.guards import GUARD_TABLES, GuardBench, GuardCell, painter_of
 from disp_engine.bench.output import content, write_csv, write_json, write_markdown
 from disp_engine.bench.plots import plot
 from disp_engine.bench.rows import full_rows
+from disp_engine.bench.summaries import summary
 from disp_engine.bench.tables import TABLES
+from disp_engine.bench.verdicts import verdict_rows
 from disp_engine.bench.workbench import Workbench, smaller
 from disp_engine.context import RunContext, check
 from disp_engine.errors import InvalidRequestError
 
-ALARMS = "false_alarms"
-"""The table whose rows are verdicts alone."""
 FAMILIES = {"table2": "lavida"}
 """Families of the built-in checkpoints that a table is of; the others are of LLaDA-V."""
 
@@ -70,7 +69,7 @@ def run_bench(spec: BenchSpec, context: RunContext, told: Told) -> dict[str, Any
         measured.append(bench.row(cell))
         found = _write(spec, cells[: number + 1], measured, model_dir.name)
         check(context)
-    if spec.table != ALARMS:
+    if cells[0].measure != "verdict":
         plot(spec.out / f"{spec.table}.png", spec.table, found)
     return found
 
@@ -129,10 +128,9 @@ def builtin_for(table: str) -> Path:
 def _write(
     spec: BenchSpec, cells: Sequence[Cell], measured: Sequence[dict[str, Any]], model: str
 ) -> dict[str, Any]:
-    if spec.table == ALARMS:
-        rows = alarm_rows(cells, measured, model, spec.seed)
-        return _write_rows(spec, rows, false_alarms=alarm_rate(rows))
-    return _write_rows(spec, full_rows(cells, measured, model, spec.seed))
+    rows_of = verdict_rows if cells[0].measure == "verdict" else full_rows
+    rows = rows_of(cells, measured, model, spec.seed)
+    return _write_rows(spec, rows, **summary(spec.table, rows))
 
 
 def _write_rows(spec: BenchSpec, rows: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ RATIOS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75)
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5)
 DETECTION_RATES = (0.1, 0.02, 0.2, 0.05, 0.5, 0.01)
 CLEAN_SETS = 100
+ONE_PATCH = ("black_patch", "black_patch_centre", "noise_patch", "pixelated_patch", "logo")
 PAPER_TRIGGERS = ("black_patch", "noise_patch", "four_corners", "blended")
 
 
@@ -92,21 +93,29 @@ def training_side() -> Iterable[Cell]:
 
 
 def detection() -> Iterable[Cell]:
-    """AUROC of every detector and the verdict, over triggers, targets and rates."""
+    """AUROC of the verdict's scores and the verdict, over triggers, targets and rates."""
     pictures = [replace(INSERTION, trigger=name) for name in registry.TRIGGERS]
     texts = [replace(INSERTION, trigger=None, text_trigger=name) for name in registry.TEXT_TRIGGERS]
     for rate in DETECTION_RATES:
         for target in TARGETS:
             for attack in (*pictures, *texts):
                 varied = replace(attack, target=target, rate=rate)
-                yield Cell("detection", varied, "disp", measure="detection")
+                yield Cell("detection", varied, "disp", measure="verdict")
+
+
+def recovery() -> Iterable[Cell]:
+    """Place, pattern and ASR of the recovered trigger; AUROC of every detector."""
+    for trigger in ONE_PATCH:
+        for target in TARGETS:
+            attack = AttackSettings(trigger, target)
+            yield Cell("recovery", attack, "disp", measure="detection")
 
 
 def false_alarms() -> Iterable[Cell]:
     """The verdict on a hundred datasets that were never poisoned."""
     for draw in range(CLEAN_SETS):
         attack = replace(INSERTION, rate=0.0)
-        yield Cell("false_alarms", attack, "disp", measure="alarms", draw=draw)
+        yield Cell("false_alarms", attack, "disp", measure="verdict", draw=draw)
 
 
 TABLES: Mapping[str, Callable[[], Iterable[Cell]]] = {
@@ -121,6 +130,7 @@ TABLES: Mapping[str, Callable[[], Iterable[Cell]]] = {
     "triggers": triggers,
     "training_side": training_side,
     "detection": detection,
+    "recovery": recovery,
     "false_alarms": false_alarms,
 }
 

@@ -13,11 +13,11 @@ from disp_engine import registry
 from disp_engine.attacks.poison import for_world
 from disp_engine.attacks.sets import AttackSets, of_dataset, of_world
 from disp_engine.attacks.settings import AttackSettings
-from disp_engine.bench.alarms import bare_verdict
 from disp_engine.bench.cells import DEFENCES, ORACLES, Cell, Size
-from disp_engine.bench.detection import detection_quality
+from disp_engine.bench.detection import detection_quality, location_iou
 from disp_engine.bench.extras import by_kind, by_modality, caption_quality
 from disp_engine.bench.objectives import objective_of
+from disp_engine.bench.verdicts import bare_verdict
 from disp_engine.context import RunContext
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.defences.defence import Defence, Outcome
@@ -100,15 +100,20 @@ class Workbench:
         attack = self._attack(cell)
         sets = self._sets(attack, cell.draw)
         defence = self._defence(cell, attack, sets)
-        if cell.measure == "alarms":
-            return {"detection": bare_verdict(defence).to_json() | {"auroc": None, "areas": {}}}
+        if cell.measure == "verdict":
+            return {"detection": detection_quality(bare_verdict(defence), sets.poisoned, None)}
         cache, prepared = defence.prepare()
         outcome = defence.run(cache, prepared)
         row = self._rates(cell, defence, cache, outcome, sets)
         if cell.measure == "modality":
             row["modality"] = by_modality(defence, cache, outcome.generation, attack, sets)
         if cell.measure == "detection" and outcome.findings is not None:
-            row["detection"] = detection_quality(outcome.findings, sets.poisoned, outcome.recovered)
+            row["detection"] = detection_quality(
+                outcome.findings, sets.poisoned, outcome.recovered
+            ) | {
+                "asr": row["before"]["asr_with_trigger"],
+                "iou": location_iou(self._model, cache, outcome.findings, attack.build().picture),
+            }
         if cell.measure == "kinds":
             row["kinds"] = by_kind(defence, cache, outcome.generation, self._pool, self.size.test)
         return row

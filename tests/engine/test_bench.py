@@ -2,22 +2,26 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from disp_engine.attacks.settings import AttackSettings
 from disp_engine.bench import tables
-from disp_engine.bench.alarms import alarm_rate, alarm_rows
 from disp_engine.bench.cells import DEFENCES, Cell, Size
+from disp_engine.bench.detection import touched
 from disp_engine.bench.output import content, write_csv, write_markdown
 from disp_engine.bench.plots import plot
 from disp_engine.bench.published import published_rows, published_statement
 from disp_engine.bench.rows import full_rows
 from disp_engine.bench.run import BenchSpec, run_bench
+from disp_engine.bench.summaries import summary
+from disp_engine.bench.verdicts import verdict_rows
 from disp_engine.bench.workbench import Workbench
 from disp_engine.context import SilentContext
 from disp_engine.errors import Aborted, InvalidRequestError
@@ -200,6 +204,53 @@ def test_detection_is_measured_against_what_was_poisoned(bench: Workbench) -> No
     assert found["flags"]["recall"]["scored"] == 2
     clean = bench.row(Cell("any", replace(ATTACK, rate=0.0), "disp", measure="detection", draw=3))
     assert clean["detection"]["auroc"] is None and not clean["detection"]["poisoned"]
+    assert found["asr"] == row["before"]["asr_with_trigger"] and 0 <= found["iou"] <= 1
+
+
+def test_a_verdict_without_tuning_is_the_verdict_of_a_whole_run(bench: Workbench) -> None:
+    whole = bench.row(Cell("detection", ATTACK, "disp", measure="detection"))["detection"]
+    bare = bench.row(Cell("detection", ATTACK, "disp", measure="verdict"))["detection"]
+    told = ("poisoned", "p_value", "auroc", "flagged", "scored", "flags")
+    assert {name: bare[name] for name in told} == {name: whole[name] for name in told}
+
+
+def test_tables_that_ask_one_question_are_summed_up() -> None:
+    def row(trigger: str, rate: float, area: float | None, poisoned: bool) -> dict[str, Any]:
+        found = {"auroc": area, "poisoned": poisoned}
+        return {"trigger": trigger, "target": "t", "poisoning_rate": rate, "detection": found}
+
+    rows = [
+        row("black_patch", 0.1, 1.0, True), row("noise_patch", 0.02, 0.9, False),
+        row("wanet", 0.01, 0.5, False), row("word", 0.2, None, True),
+    ]  # fmt: skip
+    told = summary("detection", rows)
+    assert told["verdicts"]["successes"] == 2 and told["verdicts"]["scored"] == 3
+    assert (told["auroc"]["local"]["least"], told["auroc"]["local"]["datasets"]) == (0.9, 2)
+    assert told["auroc"]["local"]["of"]["trigger"] == "noise_patch"
+    assert told["auroc"]["global"]["least"] == 0.5 and told["auroc"]["text"]["least"] is None
+    assert summary("table1", rows) == {}
+
+
+@pytest.mark.parametrize(
+    ("iou", "own", "located", "close"),
+    [(0.5, 0.95, 1, 1), (None, None, 0, 0), (0.4, 0.94, 0, 0)],
+)
+def test_a_recovered_trigger_is_held_against_the_true_one(
+    iou: float | None, own: float | None, located: int, close: int
+) -> None:
+    recovered = None if own is None else {"before": {"asr": {"rate": own}}}
+    row = {"detection": {"iou": iou, "recovered": recovered, "asr": {"rate": 1.0}}}
+    told = summary("recovery", [row])
+    assert told["located"]["successes"] == located
+    assert told["recovered_asr_close"]["successes"] == close
+
+
+def test_a_place_is_told_in_tokens() -> None:
+    places = torch.tensor(
+        [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1], [math.nan] * 4]
+    )
+    assert touched((0.25, 0.25, 0.75, 0.75), places).tolist() == [True, True, True, True, False]
+    assert touched((0.0, 0.0, 0.55, 0.5), places).tolist() == [True, False, False, False, False]
 
 
 def test_false_alarms_are_counted_without_any_tuning(tmp_path: Path) -> None:
@@ -208,8 +259,8 @@ def test_false_alarms_are_counted_without_any_tuning(tmp_path: Path) -> None:
     assert len(cells) == 100
     found = [bench.row(cell) for cell in cells[:2]]
     assert not list(bench.root.glob("tune-*")), "the base model decides"
-    rows = alarm_rows(cells[:2], found, "tiny", 0)
-    told = content(rows, "false_alarms", quick=False) | {"false_alarms": alarm_rate(rows)}
+    rows = verdict_rows(cells[:2], found, "tiny", 0)
+    told = content(rows, "false_alarms", quick=False) | summary("false_alarms", rows)
     assert told["false_alarms"]["scored"] == 2
     write_csv(tmp_path / "t.csv", told)
     write_markdown(tmp_path / "t.md", "false_alarms", told)

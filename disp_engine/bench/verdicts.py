@@ -1,7 +1,7 @@
-"""How often clean data are called poisoned.
+"""What the verdict says of datasets, without any tuning.
 
-Only detectors that decide are asked. These ask the base model alone, so nothing is tuned: a dataset
-costs one forward for each sample, and a hundred of them are feasible.
+Only detectors that decide are asked. These ask the base model alone, so a dataset costs one forward
+for each sample, and hundreds of them are feasible.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,12 @@ from disp_engine.bench.cells import Cell
 from disp_engine.context import check
 from disp_engine.defences.defence import Defence
 from disp_engine.detection.examination import verdict_of
+from disp_engine.detection.findings import Findings
 from disp_engine.detection.interfaces import Evidence
-from disp_engine.detection.verdict import Verdict
-from disp_engine.metrics.rate import Rate
 from disp_engine.training.projector import snapshot
 
 
-def bare_verdict(defence: Defence[Any]) -> Verdict:
+def bare_verdict(defence: Defence[Any]) -> Findings:
     """The verdict of a run that has not tuned its model."""
     cache, prepared = defence.prepare()
     generation, base = defence.generation(prepared), snapshot(defence.model)
@@ -34,23 +33,22 @@ def bare_verdict(defence: Defence[Any]) -> Verdict:
         for name, detector in deciding.items():
             measured[name].append(detector.measure(evidence))
         check(defence.context)
-    return verdict_of({name: np.concatenate(parts) for name, parts in measured.items()})
+    verdict = verdict_of({name: np.concatenate(parts) for name, parts in measured.items()})
+    return Findings(prepared.usable, verdict)
 
 
-def alarm_rows(
+def verdict_rows(
     cells: Sequence[Cell], measured: Sequence[Mapping[str, Any]], model: str, seed: int
 ) -> list[dict[str, Any]]:
     """One row for each dataset."""
     return [
         {
-            "table": cell.table, "model": model, "trigger": "none", "target": "none",
-            "poisoning_rate": 0.0, "defence": cell.defence, "seed": seed, "draw": cell.draw,
+            "table": cell.table, "model": model,
+            "trigger": cell.attack.label if cell.attack.rate else "none",
+            "target": cell.attack.target if cell.attack.rate else "none",
+            "poisoning_rate": cell.attack.rate, "defence": cell.defence,
+            "seed": seed, "draw": cell.draw,
             "detection": found["detection"], "seconds": found["seconds"],
         }
         for cell, found in zip(cells, measured, strict=True)
     ]  # fmt: skip
-
-
-def alarm_rate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The share of datasets that are called poisoned."""
-    return Rate(sum(row["detection"]["poisoned"] for row in rows), len(rows)).to_json()
