@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import gamma, norm
+from scipy.special import gammaincc, ndtri
 
 FEWEST = 16
 """Scores below which nothing can be told."""
@@ -47,7 +47,7 @@ def excess(surprises: Float[np.ndarray, " S"]) -> Excess:
     least = max(SMALLEST_GROUP, int(np.ceil(LEAST_SHARE * len(y))))
     k = np.arange(least, int(MOST_SHARE * len(y)) + 1)
     over = np.cumsum(y)[k - 1] - k * y[k]
-    p_values = gamma.sf(over / scale_of(y), k)
+    p_values = gammaincc(k, np.maximum(over, 0) / scale_of(y))
     at = int(p_values.argmin())
     size = best_part(y, k[: at + 1])
     p_value = min(1.0, len(k) * float(p_values[at]))
@@ -77,7 +77,7 @@ def body(y: Float[np.ndarray, " S"]) -> tuple[float, float]:
     Up to half of the samples may be poisoned and high, so nothing above is looked at.
     """
     low, lower = np.quantile(y, [0.1, 0.25])
-    deviation = (lower - low) / (norm.ppf(0.25) - norm.ppf(0.1))
+    deviation = (lower - low) / (ndtri(0.25) - ndtri(0.1))
     if deviation <= 0:
         deviation = float(y.std()) or 1.0
-    return float(lower - norm.ppf(0.25) * deviation), float(deviation)
+    return float(lower - ndtri(0.25) * deviation), float(deviation)

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 
 
 def auroc(scores: Float[np.ndarray, " S"], poisoned: Bool[np.ndarray, " S"]) -> float | None:
@@ -14,6 +13,7 @@ def auroc(scores: Float[np.ndarray, " S"], poisoned: Bool[np.ndarray, " S"]) -> 
     hits, misses = int(poisoned.sum()), int((~poisoned).sum())
     if not hits or not misses:
         return None
-    ranks = rankdata(np.nan_to_num(scores, nan=-np.inf))
-    u = float(ranks[poisoned].sum()) - hits * (hits + 1) / 2
-    return u / (hits * misses)
+    known = np.nan_to_num(scores, nan=-np.inf)
+    found, others = known[poisoned], np.sort(known[~poisoned])
+    below = np.searchsorted(others, found, "left") + np.searchsorted(others, found, "right")
+    return float(below.mean()) / (2 * misses)

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import IMAGE_MARK, Dataset
 from disp_engine.errors import SampleError
 from disp_engine.guards.guard import Cell, Guard, Guarded, Question, Verdict
-from disp_engine.metrics.detection import Detection, auroc
+from disp_engine.metrics.auroc import auroc
+from disp_engine.metrics.detection import Detection
 from disp_engine.metrics.evaluation import Answer, compared, measure
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.rate import Rate
@@ -172,14 +175,12 @@ def _row(course: Course, sets: EvaluationSets, bare: Course) -> dict[str, Any]:
 def _detection(verdicts: dict[str, list[Verdict]]) -> Detection:
     """Of a guard that does not detect, nothing is scored."""
     triggered, clean = verdicts.get("triggered", []), verdicts.get("clean", [])
-    return Detection(
-        auroc(
-            [verdict.score for verdict in triggered if verdict.score is not None],
-            [verdict.score for verdict in clean if verdict.score is not None],
-        ),
-        _flagged(triggered),
-        _flagged(clean),
+    hits, misses = (
+        [verdict.score for verdict in shown if verdict.score is not None]
+        for shown in (triggered, clean)
     )
+    area = auroc(np.array([*hits, *misses]), np.arange(len(hits) + len(misses)) < len(hits))
+    return Detection(area, _flagged(triggered), _flagged(clean))
 
 
 def _flagged(verdicts: Sequence[Verdict]) -> Rate:

@@ -172,3 +172,5 @@ def test_auroc_counts_pairs() -> None:
     assert auroc(np.array([1.0, 1.0, 1.0, 1.0]), poisoned) == 0.5
     assert auroc(np.array([np.nan, 2.0, 1.0, 1.0]), poisoned) == 0.5
     assert auroc(np.array([1.0]), np.array([True])) is None
+    # of six pairs 4 > 1, 4 > 2, 4 > 3 and 2 > 1; the tie 2 = 2 counts half
+    assert auroc(np.array([4.0, 2, 1, 2, 3]), np.arange(5) < 2) == pytest.approx(4.5 / 6)

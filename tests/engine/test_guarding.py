@@ -11,20 +11,12 @@ import pytest
 from disp_engine.context import SilentContext
 from disp_engine.data.dataset import Dataset, read_dataset
 from disp_engine.guards.guard import Cell, Guard, Guarded, Verdict
-from disp_engine.metrics.detection import auroc
 from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.guarding import GuardEvaluator
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.stages import Stage
 from tests.engine.causal_models import causal_model
 from tests.engine.models import picture
-
-
-def test_auroc_counts_pairs() -> None:
-    """Of six pairs: 4 > 1, 4 > 2, 4 > 3 and 2 > 1; the tie 2 = 2 counts half."""
-    assert auroc([4.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(4.5 / 6)
-    assert auroc([5.0], [1.0]) == 1.0 and auroc([1.0], [5.0]) == 0.0
-    assert auroc([], [1.0]) is None
 
 
 def archive(path: Path, texts: list[str], pool: Path) -> Dataset:
