@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -13,11 +12,12 @@ import structlog
 
 from storage.errors import LeaseLost
 from storage.interfaces import Directive, ShardClaim
-from workers.context import Halted, JobContext, Outcome
+from workers.context import Halted, JobContext
 from workers.engine_process import EngineProcess
 from workers.inputs import materialise
+from workers.listening import lines_of
 from workers.shards import ShardDesk
-from workers.supervisor import TICK_S, Workplace, engine_spec
+from workers.supervisor import Workplace, engine_spec
 
 log = structlog.get_logger()
 
@@ -78,7 +78,10 @@ def _help(right: ShardClaim, context: JobContext[ShardClaim], workplace: Workpla
         path = _write_spec(right, context, workplace, root)
         engine = EngineProcess([*workplace.engine_command, str(path)], log_path=root / "engine.log")
         try:
-            _follow(engine, desk, context, workplace)
+            for line in lines_of(engine, context, workplace.settings):
+                if line:
+                    desk.take(line)
+                desk.serve(engine)
         except SystemExit:
             engine.ask_to_stop(workplace.settings.stop_grace_s)
             raise
@@ -109,21 +112,3 @@ def _write_spec(
     path = root / f"{uuid4().hex}.json"
     path.write_text(json.dumps(spec, indent=2))
     return path
-
-
-def _follow(
-    engine: EngineProcess, desk: ShardDesk, context: JobContext[ShardClaim], workplace: Workplace
-) -> None:
-    heard_at = time.monotonic()
-    while not engine.finished:
-        line = engine.read(TICK_S)
-        if line:
-            heard_at = time.monotonic()
-            desk.take(line)
-        if context.halt is Outcome.LEASE_LOST:
-            raise Halted(Outcome.LEASE_LOST)
-        if context.should_abort():
-            engine.ask_to_stop(workplace.settings.stop_grace_s)
-        elif time.monotonic() - heard_at > workplace.settings.silence_s:
-            engine.kill()
-        desk.serve(engine)

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -22,8 +21,9 @@ from storage.interfaces import Directive, FileClaim, Findings
 from workers.context import Halted, JobContext, Outcome
 from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
+from workers.listening import lines_of
 from workers.patience import patiently
-from workers.supervisor import TICK_S, Workplace
+from workers.supervisor import Workplace
 from workers.translate import ValidatedMessage, parse
 
 log = structlog.get_logger()
@@ -134,17 +134,7 @@ def _follow(
     child: EngineProcess, context: JobContext[FileClaim], workplace: Workplace
 ) -> Findings | None:
     """What the child has found; None when it ends, or has to end, without a finding."""
-    settings, heard_at = workplace.settings, time.monotonic()
-    while not child.finished:
-        line = child.read(TICK_S)
-        if line is not None:
-            heard_at = time.monotonic()
-            if isinstance(message := parse(line), ValidatedMessage):
-                return message.findings()
-        if context.halt is Outcome.LEASE_LOST:
-            raise Halted(Outcome.LEASE_LOST)
-        if context.should_abort():
-            child.ask_to_stop(settings.stop_grace_s)
-        elif time.monotonic() - heard_at > settings.silence_s:
-            child.kill()
+    for line in lines_of(child, context, workplace.settings):
+        if line and isinstance(message := parse(line), ValidatedMessage):
+            return message.findings()
     return None

@@ -9,7 +9,6 @@ import json
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from storage.telemetry.traces import attempt_span
 from workers.context import Halted, JobContext, Outcome
 from workers.engine_process import EngineProcess
 from workers.inputs import InputCorrupted, materialise
+from workers.listening import TICK_S, lines_of
 from workers.patience import patiently
 from workers.publication import BadOutput, Publication, adopt, publish, result_files
 from workers.samples import sample_entries
@@ -44,7 +44,6 @@ log = structlog.get_logger()
 ENGINE_COMMAND = (sys.executable, "-m", "disp_engine")
 READER_COMMAND = (sys.executable, "-m", "disp_engine.reading")
 EXIT_DONE, EXIT_BROKEN, EXIT_INPUT_AT_FAULT, EXIT_STOPPED = 0, 1, 2, 75
-TICK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -290,20 +289,12 @@ def _follow(
     context: JobContext[Claim],
     settings: WorkerSettings,
 ) -> None:
-    heard_at = time.monotonic()
-    while not engine.finished:
-        line = engine.read(TICK_S)
-        if line:
-            heard_at = time.monotonic()
-            if not desk.take(line):
-                journal.take(line)
-        if context.halt is Outcome.LEASE_LOST:
-            raise Halted(Outcome.LEASE_LOST)
-        if context.should_abort():
-            engine.ask_to_stop(settings.stop_grace_s)
-        elif time.monotonic() - heard_at > settings.silence_s:
-            journal.say(EventDraft(f"engine silent for {settings.silence_s:.0f} s", level="warn"))
-            engine.kill()
+    def say_so() -> None:
+        journal.say(EventDraft(f"engine silent for {settings.silence_s:.0f} s", level="warn"))
+
+    for line in lines_of(engine, context, settings, say_so):
+        if line and not desk.take(line):
+            journal.take(line)
         desk.serve(engine)
         journal.flush_if_due()
 
