@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.parity import compare_all, main
-from tests.recordings.literal import Recorder, Variant
+from tests.recordings.literal import Variant
+from tests.recordings.recorder import Recorder
 
 FINE = dict(hidden_size=20, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2,
             image_size=28, patch_size=7)  # fmt: skip
