@@ -3,11 +3,11 @@
 Each case is a compromised model: the built-in checkpoint tuned on a poisoned world (`four_corners`:
 any one of four patches suffices), or its base projector with the word that orders the insertion
 `planted` over some visual tokens, which needs no tuning. Every score masks the same share of the
-tokens at the same number of backward passes, at inference. Told are the share of the trigger's
-tokens that were masked, how often all were, the attack's success under the mask, and exact match on
-clean items under theirs; `seconds` is the time of scoring all of them. Tuned projectors below DIR
-are found again, also those of `disp bench` (`--out` is then its `--work`); `--json FILE` writes the
-rows.
+tokens at inference; those by curvature take the same number of backward passes. Told are the share
+of the trigger's tokens that were masked, how often all were, the attack's success under the mask,
+and exact match on clean items under theirs; `seconds` is the time of scoring all of them. Tuned
+projectors below DIR are found again, also those of `disp bench` (`--out` is then its `--work`);
+`--json FILE` writes the rows.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from disp_engine.models.llava.model import LlavaModel
 from disp_engine.records import Embedded
 from disp_engine.saliency.estimator import SaliencySettings, estimate_saliency
 from disp_engine.saliency.masking import most_salient
-from disp_engine.saliency.path import SCORES
+from disp_engine.saliency.scores import SCORES
 from disp_engine.training.examples import FeatureCache, prepare
 from disp_engine.training.projector import restore, snapshot
 
@@ -120,7 +120,7 @@ class Comparison:
                 | {
                     "asr_with_trigger": Rate(sum(map(success, attacked)), len(attacked)).to_json(),
                     "clean_performance": Rate(sum(right), len(right)).to_json(),
-                    "backward_passes": saliency.probes,
+                    "backward_passes": 0 if saliency.score == "sufficiency" else saliency.probes,
                     "seconds": round(seconds, 3),
                 }
             )

@@ -73,7 +73,7 @@ class DispHyperparameters(DefenceHyperparameters):
     probes: Annotated[int, Field(ge=1, le=1024)] | None = None
     top_logits: Annotated[int, Field(ge=2, le=1024)] | None = None
     estimator: Literal["orthogonal", "eigen", "gaussian"] | None = None
-    score: Literal["paper", "path"] | None = None
+    score: Literal["paper", "path", "sufficiency"] | None = None
     masking: Literal["saliency", "random", "none"] | None = None
     rewrite_above: Annotated[float, Field(ge=-10, le=10)] | Auto | None = None
 

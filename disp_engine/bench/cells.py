@@ -15,6 +15,7 @@ DEFENCES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "disp": ("disp", {}),
     "disp_random_mask": ("disp", {"masking": "random"}),
     "disp_no_mask": ("disp", {"masking": "none"}),
+    "disp_sufficiency": ("disp", {"score": "sufficiency"}),
     "disp_text_mask": ("disp", {"text_mask_ratio": 0.3}),
 }
 """Names of rows to the defence behind them; `clean` and `none` are no defence."""

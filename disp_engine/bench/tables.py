@@ -33,9 +33,10 @@ def table2() -> Iterable[Cell]:
 
 
 def table3() -> Iterable[Cell]:
-    """Table 3: other triggers."""
+    """Table 3: other triggers, and by which score tokens are hidden."""
     for trigger in PAPER_TRIGGERS:
-        yield from _pair("table3", replace(INSERTION, trigger=trigger))
+        for defence in ("none", "disp", "disp_sufficiency"):
+            yield Cell("table3", replace(INSERTION, trigger=trigger), defence)
 
 
 def table4() -> Iterable[Cell]:

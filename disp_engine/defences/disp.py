@@ -5,8 +5,8 @@ data (line 3); for each sample the saliency of its visual tokens (lines 5-9) and
 rewritten by M_back under the mask (lines 10-13); M_pure the model tuned on those (line 15).
 
 What defeats it: triggers outside the picture (a text trigger survives image masking), and
-redundant triggers, each of which alone has little curvature (for these there is another score,
-`saliency.path`, which is not the paper's).
+redundant triggers, each of which alone has little curvature (for these there are other scores,
+`saliency.path` and `saliency.sufficiency`, which are not the paper's).
 """
 
 from collections.abc import Mapping, Sequence

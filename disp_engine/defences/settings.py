@@ -10,8 +10,8 @@ import numpy as np
 from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import Generation
 from disp_engine.saliency.estimator import SaliencySettings
-from disp_engine.saliency.path import SCORES, Score
 from disp_engine.saliency.probes import PROBES, Estimator
+from disp_engine.saliency.scores import SCORES, Score
 from disp_engine.training.settings import FineTuning
 
 Auto = Literal["auto"]
@@ -127,7 +127,8 @@ class DispSettings(DefenceSettings):
 
     `estimator` gaussian draws the paper's probes; eigen and orthogonal have less variance at the
     same price, the latter the least.
-    `score` path scores tokens while the picture fades, for triggers that hide one another.
+    `score` path scores tokens while the picture fades, sufficiency each token alone (Lv + 2 forward
+    passes of a prompt): for triggers that hide one another.
     `text_mask_ratio` also hides that share of the text tokens, at random (the authors' code has 0).
     `rewrite_above` None rewrites all samples, as the paper does; a number those whose suspicion is
     higher, in nats; auto those that the verdict flags, which is none in clean data.
@@ -153,7 +154,7 @@ class DispSettings(DefenceSettings):
         if self.estimator not in PROBES:
             raise InvalidRequestError(f"hyperparameters: estimator is {', '.join(PROBES)}.")
         if self.score not in SCORES:
-            raise InvalidRequestError(f"hyperparameters: score is {' or '.join(SCORES)}.")
+            raise InvalidRequestError(f"hyperparameters: score is {', '.join(SCORES)}.")
         if self.rewrite_above is not None and self.masking == "none":
             raise InvalidRequestError("hyperparameters: rewrite_above needs a masking.")
         self._check_positive("probes")

@@ -32,7 +32,7 @@ class SaliencyConcentration:
 
 def concentration(saliency: Saliency) -> float:
     """1 - H(s / sum s) / ln(Lv): 0 when all tokens are alike, 1 when one holds everything."""
-    scores = saliency.scores.double()
+    scores = saliency.scores.double().clamp(min=0)
     if len(scores) < 2 or float(scores.sum()) <= 0:
         return float("nan")
     entropy = torch.special.entr(scores / scores.sum()).sum()

@@ -10,16 +10,19 @@ from torch import Tensor
 from disp_engine.errors import InvalidModelError
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.records import Embedded, FirstStep
-from disp_engine.saliency.path import Score, faded, stations
+from disp_engine.saliency.path import faded, stations
 from disp_engine.saliency.probes import PROBES, Estimator
+from disp_engine.saliency.scores import Score
+from disp_engine.saliency.sufficiency import sufficiency
 
 
 @dataclass(frozen=True)
 class SaliencySettings:
     """Probes m, kept logits K, rows of the first block, length T of the whole response.
 
-    The authors' code has m = 6 Gaussian probes, K = 5 and one block of 32. `score` path spends the
-    probes along a path (see `saliency.path`), for triggers that hide one another.
+    The authors' code has m = 6 Gaussian probes, K = 5 and one block of 32. For
+    triggers that hide one another there are other scores: path spends the probes along a path (see
+    `saliency.path`), sufficiency shows each token alone and needs none (`saliency.sufficiency`).
     """
 
     probes: int = 6
@@ -35,7 +38,8 @@ class SaliencySettings:
 class Saliency:
     """Scores [Lv] of one prompt's visual tokens in order, and their standard error [Lv].
 
-    Along a path the error holds what differs between its points too.
+    Along a path the error holds what differs between its points too; sufficiency has none, and its
+    scores may be negative.
     """
 
     scores: Float[Tensor, " Lv"]
@@ -53,12 +57,16 @@ def top_logit_fisher(
 def estimate_saliency(
     model: DiffusionModel, prompts: Sequence[Embedded], settings: SaliencySettings
 ) -> list[Saliency]:
-    """Score the visual tokens of each prompt: m activation-only backward passes.
+    """Score the visual tokens of each prompt: by curvature, m activation-only backward passes.
 
     Source: Algorithm 1 lines 5-9 on the unmasked prompt followed by T masked positions, of which
     the first block's rows are scored (as the authors' code does). There is one forward pass for
     each point of the score: the paper's is one.
     """
+    if settings.score == "sufficiency":
+        numbers = (settings.length, settings.rows, settings.seed)
+        found = [sufficiency(model, prompt, *numbers) for prompt in prompts]
+        return [Saliency(_finite(scores), torch.zeros_like(scores)) for scores in found]
     generator = torch.Generator().manual_seed(settings.seed)
     delta: Tensor | None = None
     squares: list[Tensor] = []
@@ -92,7 +100,12 @@ def _per_prompt(squares: Float[Tensor, "m B L"], prompts: Sequence[Embedded]) ->
         mine = 0.5 * squares[:, row, : len(visual)][:, visual]  # Eq. 8
         known = len(mine) > 1 and mine.shape[1] > 0
         spread = mine.std(0) if known else torch.full_like(mine[0], torch.nan)
-        if not mine.isfinite().all():
-            raise InvalidModelError("saliency is not finite: the model's gradients overflow.")
-        found.append(Saliency(mine.mean(0).cpu(), (spread / len(mine) ** 0.5).cpu()))
+        error = (spread / len(mine) ** 0.5).cpu()
+        found.append(Saliency(_finite(mine.mean(0)).cpu(), error))
     return found
+
+
+def _finite(scores: Float[Tensor, " Lv"]) -> Float[Tensor, " Lv"]:
+    if not scores.isfinite().all():
+        raise InvalidModelError("saliency is not finite: the model's numbers overflow.")
+    return scores

@@ -9,16 +9,12 @@ Eq. 5 is averaged along it, its direction e_mask - e_i being that of the prompt 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 import torch
 
 from disp_engine.interfaces import DiffusionModel
 from disp_engine.records import Embedded
-
-Score = Literal["paper", "path"]
-"""Which score a visual token gets: that of Eq. 5, or its mean along the path."""
-SCORES: tuple[Score, ...] = get_args(Score)
+from disp_engine.saliency.scores import Score
 
 
 def stations(score: Score, probes: int) -> list[tuple[float, int]]:

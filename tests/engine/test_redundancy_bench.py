@@ -29,11 +29,11 @@ def test_each_case_has_a_row_for_every_score_and_ratio(tmp_path: Path) -> None:
     assert told == [
         (case, score, ratio)
         for case in ("four_corners", "planted_2")
-        for score in ("paper", "path")
+        for score in ("paper", "path", "sufficiency")
         for ratio in (0.07, 1.0)
     ]
-    assert [row["trigger_tokens"] for row in rows[::4]] == [4, 2]
-    assert {row["backward_passes"] for row in rows} == {6}
+    assert [row["trigger_tokens"] for row in rows[::6]] == [4, 2]
+    assert [row["backward_passes"] for row in rows[:6]] == [6, 6, 6, 6, 0, 0]
     assert all(row["masked"] == 4 for row in rows[::2])
     for row in rows[1::2]:
         assert row["trigger_masked"] == 1, "everything is masked"

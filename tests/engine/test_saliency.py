@@ -127,7 +127,7 @@ class EitherSuffices(LladaV):
         return FirstStep(logits, shown, torch.zeros_like(shown))
 
 
-def test_tokens_that_hide_one_another_are_found_along_the_path_alone() -> None:
+def test_tokens_that_hide_one_another_are_found_along_the_path_and_alone() -> None:
     model = EitherSuffices()
     shown = Embedded(torch.ones(6, 1), spans=((0, 6),))
     settings = SaliencySettings(probes=5, top_logits=2, rows=1, length=1)
@@ -135,6 +135,12 @@ def test_tokens_that_hide_one_another_are_found_along_the_path_alone() -> None:
     (path,) = estimate_saliency(model, [shown], replace(settings, score="path"))
     assert paper.scores[:2].tolist() == [0, 0] and (paper.scores[2:] > 0).all()
     assert path.scores[:2].min() > 100 * path.scores[2:].max()
+    (alone,) = estimate_saliency(model, [shown], replace(settings, score="sufficiency"))
+    log_p = torch.tensor([4.4, 0, 4, 0.1], dtype=torch.float64)[:, None] * torch.tensor([1.0, 0])
+    log_p = log_p.log_softmax(-1)
+    gains = (log_p[0].exp() * (log_p[2:] - log_p[1])).sum(-1)
+    torch.testing.assert_close(alone.scores.double()[[0, 1, 2]], gains[[0, 0, 1]])
+    assert alone.standard_error.tolist() == [0] * 6
     # beyond the middle, at 0.6 and 0.8, the logit is (4 * 2 + 0.4) * (1 - a) and not yet clamped
     p = torch.sigmoid(8.4 * torch.tensor([0.4, 0.2], dtype=torch.float64))
     expected = float((0.5 * 16 * p * (1 - p)).sum()) / 5
