@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from disp_engine.context import SilentContext
 from disp_engine.errors import InvalidModelError, InvalidRequestError, SampleError
@@ -27,6 +28,7 @@ from disp_engine.registry import card_defaults, load_model
 from disp_engine.run import run
 from disp_engine.saliency.estimator import SaliencySettings, estimate_saliency
 from disp_engine.saliency.exact import exact_saliency
+from disp_engine.saliency.sufficiency import sufficiency
 from disp_engine.spec import RunSpec
 from tests.engine.models import GEMMA, gemma_folder, picture
 from tests.parity import compare_all
@@ -214,6 +216,25 @@ def test_the_estimate_is_that_of_the_average_over_the_canvases(
     (found,) = estimate_saliency(model, [prompt], settings)
     assert ((found.scores - exact).abs() < 6 * found.standard_error).all()
     assert float(found.scores.sum() / exact.sum()) == pytest.approx(1, abs=0.4)
+
+
+@pytest.mark.parametrize("hiding", ["mean_embedding", "unread"])
+def test_what_a_token_does_alone_is_told_on_the_same_canvases(
+    model: DiffusionGemma, hiding: Any
+) -> None:
+    model = with_settings(model, GemmaSettings(hiding=hiding, canvases=2))
+    prompt = asked(model, QUESTION, (24, 24))
+    size = int(prompt.visual().sum())
+    nothing, last = torch.zeros(size, dtype=torch.bool), torch.arange(size) == size - 1
+
+    def log_p(hidden: Tensor) -> Tensor:
+        step = model.first_step([model.hide(prompt, hidden)], CANVAS, 2, 0)
+        return step.logits.detach()[0].log_softmax(-1)
+
+    gain = (log_p(nothing).exp() * (log_p(~last) - log_p(~nothing))).sum() / 2
+    found = sufficiency(model, prompt, CANVAS, 2, 0)
+    assert len(found) == size
+    torch.testing.assert_close(found[-1], gain, rtol=1e-3, atol=1e-5)
 
 
 def test_labels_are_those_of_the_last_answer_and_the_end_of_its_turn(

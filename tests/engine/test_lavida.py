@@ -207,6 +207,10 @@ def test_saliency_scores_every_pooled_token(model: Lavida, attention: Attention)
     together = estimate_saliency(model, [prompt(model), prompt(model, (90, 50))], settings)
     assert len(together[0].scores) == int(prompt(model).visual().sum())
     assert together[0].scores.gt(0).all()
+    alone = replace(settings, score="sufficiency")
+    found = estimate_saliency(model, [prompt(model), prompt(model, (90, 50))], alone)
+    assert len(found[1].scores) == int(prompt(model, (90, 50)).visual().sum())
+    assert all(s.scores.isfinite().all() for s in found)
 
 
 def test_rotation_is_in_float32_in_bfloat16(model: Lavida) -> None:
