@@ -21,7 +21,6 @@ OF_A_JOB = {
     ErrorCode.REMOTE_CODE_REFUSED,
     ErrorCode.TRAILING_DATA,
     ErrorCode.INVALID_MODEL,
-    ErrorCode.INVALID_REQUEST,
     ErrorCode.ENGINE_ERROR,
     ErrorCode.WORKER_LOST,
 }
