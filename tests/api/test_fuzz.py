@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.settings import GatewaySettings
+from schemas.requests import METHOD_KINDS
 from storage import migrate
 from storage.interfaces import ModelRecord
 from tests.api.conftest import SEED
@@ -37,6 +38,7 @@ PARTS = (
     ParameterLocation.HEADER,
     ParameterLocation.BODY,
 )
+MODELS = {"diffusion": "tiny", "autoregressive": "tiny-causal"}
 FILE_FIELDS = ("triggered_file", "clean_file")
 
 
@@ -118,7 +120,8 @@ class Target:
             body["webhook"] = self.ids["endpoint_id"]
         if "training_file" not in body:
             return
-        body |= {"model": "tiny", "training_file": file_id}
+        method = (body.get("method") or {}).get("type", "disp")
+        body |= {"model": MODELS[METHOD_KINDS.get(method, "diffusion")], "training_file": file_id}
         if body.get("model_revision") is not None:
             body["model_revision"] = "r1"
         if body.get("checkpoint_file") is not None:
@@ -184,7 +187,9 @@ def target(tmp_path_factory):
     )
     with TestClient(app, raise_server_exceptions=False) as client:
         gateway = app.state.gateway
-        gateway.jobs.register_model(ModelRecord("tiny", "llada_v", "r1", "/secret/path"))
+        for kind, name in MODELS.items():
+            record = ModelRecord(name, "family", "r1", "/secret/path", kind=kind)
+            gateway.jobs.register_model(record)
         token = gateway.jobs.issue_key("acme", ("read", "submit", "admin", "metrics"))
         client.headers["Authorization"] = f"Bearer {token}"
         api = Api(client, gateway)
