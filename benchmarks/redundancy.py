@@ -28,6 +28,7 @@ from disp_engine import registry
 from disp_engine.attacks.interfaces import PatchTrigger
 from disp_engine.attacks.sets import AttackSets, of_world
 from disp_engine.attacks.settings import Attack, AttackSettings
+from disp_engine.bench.detection import shares_of, touched
 from disp_engine.builtin.instructions import FOREIGN_WORDS
 from disp_engine.context import SilentContext
 from disp_engine.data.dataset import Dataset
@@ -190,21 +191,14 @@ class Comparison:
         return embedding
 
     def _marked(self, attack: Attack, triggered: Dataset, cache: FeatureCache) -> Tensor | None:
-        """The tokens whose part of the picture the trigger touches."""
+        """The tokens of whose part of the picture the trigger covers enough."""
         if not isinstance(attack.picture, PatchTrigger):
             return None
         sample = triggered.samples[0]
         (picture,) = cache.of(sample, sample.turns[:1])
         places = _llava(self.model).places(picture)
-        marked = torch.zeros(len(places), dtype=torch.bool)
-        edges = np.tile(picture.size, 2)
-        for box in attack.picture.boxes(picture.size, np.random.default_rng(self.seed)):
-            left, top, right, bottom = (np.array(box) / edges).tolist()
-            marked |= (
-                (places[:, 0] < right) & (places[:, 2] > left)
-                & (places[:, 1] < bottom) & (places[:, 3] > top)
-            )  # fmt: skip
-        return marked
+        boxes = attack.picture.boxes(picture.size, np.random.default_rng(self.seed))
+        return torch.stack([touched(shares_of(box, picture.size), places) for box in boxes]).any(0)
 
 
 def plant(prompt: Embedded, marked: Bool[Tensor, " Lv"], word: Tensor) -> Embedded:

@@ -55,10 +55,11 @@ def location_iou(
         return 0.0
     places = model.places(features[0])
     found = touched(findings.trigger.box, places)
-    return max(_iou(found, touched(_shares(box, size), places)) for box in boxes)
+    return max(_iou(found, touched(shares_of(box, size), places)) for box in boxes)
 
 
-def _shares(box: tuple[int, int, int, int], size: tuple[int, int]) -> Box:
+def shares_of(box: tuple[int, int, int, int], size: tuple[int, int]) -> Box:
+    """A box in pixels as shares of the picture's width and height."""
     (left, upper, right, lower), (width, height) = box, size
     return left / width, upper / height, right / width, lower / height
 

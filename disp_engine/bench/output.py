@@ -118,7 +118,10 @@ def _detection(found: Row) -> str:
     areas = {**found["areas"], "together": found["auroc"]}
     told = [f"{name} {area:.3f}" for name, area in areas.items() if area is not None]
     verdict = "poisoned" if found["poisoned"] else "clean"
-    return f"verdict {verdict} (p = {found['p_value']:.1g}); AUROC: {', '.join(told) or 'none'}"
+    place = "" if found.get("iou") is None else f"; IoU {found['iou']:.2f}"
+    return (
+        f"verdict {verdict} (p = {found['p_value']:.1g}); AUROC: {', '.join(told) or 'none'}{place}"
+    )
 
 
 def _guarded(row: Row) -> list[str]:

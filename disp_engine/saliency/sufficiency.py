@@ -2,7 +2,7 @@
 
 Tokens any one of which suffices for an attack hide one another: hiding one changes nothing, so no
 curvature at the prompt tells of it. But each of them shown alone brings the whole answer back,
-which no token of an honest picture does. The measure is known from rationales as sufficiency
+as few tokens of an honest picture do. The measure is known from rationales as sufficiency
 (DeYoung et al., ACL 2020); here it is of the first denoising step.
 
 It costs Lv + 2 forward passes of each prompt and no backward pass, where the paper's score costs

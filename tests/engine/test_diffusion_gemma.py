@@ -205,11 +205,15 @@ def test_a_gate_at_one_changes_nothing_and_its_gradient_is_that_of_the_attention
     assert float(gradient[0, token, 0]) == pytest.approx(slope, rel=0.05, abs=1e-3)
 
 
-@pytest.mark.parametrize("hiding", ["mean_embedding", "unread"])
+@pytest.fixture(params=["mean_embedding", "unread"])
+def two_canvases(model: DiffusionGemma, request: pytest.FixtureRequest) -> DiffusionGemma:
+    return with_settings(model, GemmaSettings(hiding=request.param, canvases=2))
+
+
 def test_the_estimate_is_that_of_the_average_over_the_canvases(
-    model: DiffusionGemma, hiding: Any
+    two_canvases: DiffusionGemma,
 ) -> None:
-    model = with_settings(model, GemmaSettings(hiding=hiding, canvases=2))
+    model = two_canvases
     prompt = asked(model, QUESTION, (24, 24))
     settings = SaliencySettings(probes=200, top_logits=3, rows=2, length=CANVAS)
     exact = exact_saliency(model, prompt, settings)
@@ -218,11 +222,10 @@ def test_the_estimate_is_that_of_the_average_over_the_canvases(
     assert float(found.scores.sum() / exact.sum()) == pytest.approx(1, abs=0.4)
 
 
-@pytest.mark.parametrize("hiding", ["mean_embedding", "unread"])
 def test_what_a_token_does_alone_is_told_on_the_same_canvases(
-    model: DiffusionGemma, hiding: Any
+    two_canvases: DiffusionGemma,
 ) -> None:
-    model = with_settings(model, GemmaSettings(hiding=hiding, canvases=2))
+    model = two_canvases
     prompt = asked(model, QUESTION, (24, 24))
     size = int(prompt.visual().sum())
     nothing, last = torch.zeros(size, dtype=torch.bool), torch.arange(size) == size - 1
