@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,7 @@ from disp_engine.records import (
 )
 
 Remasking = Literal["low_confidence", "random", "margin", "entropy"]
+KeyValueCache = Literal["none", "prefix", "dual"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Generation:
     `steps` None is the family's own number: in masked diffusion one token a step. `stop` strings
     end the answer and are cut off; None is the end of the family's turn.
     `remasking` tells what counts as confidence; `schedule` how commits spread over a block.
+
+    Two shortcuts are not exact (Fast-dLLM, arXiv 2505.22618): `kv_cache` reads only the response
+    (prefix) or only the block (dual) again while a block is filled; above `parallel_threshold` all
+    tokens that the model is so sure of are committed in one step.
     """
 
     length: int = 32
@@ -43,6 +48,27 @@ class Generation:
     suffix: str = ""
     remasking: Remasking = "low_confidence"
     schedule: Schedule = field(default_factory=Schedule)
+    kv_cache: KeyValueCache = "none"
+    parallel_threshold: float | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether no shortcut is taken."""
+        return self.kv_cache == "none" and self.parallel_threshold is None
+
+    def exactly(self) -> "Generation":
+        """The same without shortcuts."""
+        return replace(self, kv_cache="none", parallel_threshold=None)
+
+
+class Span(NamedTuple):
+    """Places of a response, counted from its first token; `end` is the first one after them."""
+
+    start: int
+    end: int
+
+
+NOWHERE = Span(0, 0)
 
 
 @runtime_checkable
@@ -70,7 +96,7 @@ class MaskedDenoiser(Protocol):
 
 @runtime_checkable
 class Read(Protocol):
-    """What prompts have left for the responses that they do not see."""
+    """What was read, and left for what is read in its sight."""
 
     def of(self, prompts: Sequence[int]) -> "Read":
         """That of some of the prompts."""
@@ -79,16 +105,24 @@ class Read(Protocol):
 
 @runtime_checkable
 class RememberingDenoiser(MaskedDenoiser, Protocol):
-    """A masked denoiser that reads a prompt once, if the prompt does not see its response."""
+    """A masked denoiser that can keep what it has read."""
 
-    def read(self, prompts: Sequence[Float[Tensor, "_ D"]]) -> Read:
-        """Read prompts of any lengths."""
+    def read(
+        self,
+        prompts: Sequence[Float[Tensor, "_ D"]],
+        responses: Float[Tensor, "B T D"] | None = None,
+        again: Span = NOWHERE,
+    ) -> Read:
+        """Read prompts of any lengths, which do not see their responses.
+
+        Given `responses` they see them, and these are read too; `again` is not kept of them.
+        """
         ...
 
     def logits_after(
         self, read: Any, embeddings: Float[Tensor, "B L D"], rows: Int[Tensor, "B R"]
     ) -> Float[Tensor, "B R V"]:
-        """Logits at `rows` of what follows the prompts that were read."""
+        """Logits at `rows` of what follows the prompts, or is read again."""
         ...
 
 

@@ -63,6 +63,8 @@ class DefenceHyperparameters(Request):
     generation_length: Length | Auto | None = None
     block_length: Length | None = None
     steps: Length | Auto | None = None
+    kv_cache: Literal["none", "prefix", "dual"] | None = None
+    parallel_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class DispHyperparameters(DefenceHyperparameters):

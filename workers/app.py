@@ -4,8 +4,16 @@ The SQL lease owns redelivery, so messages are acknowledged early and never pref
 broker's visibility timeout can then duplicate nothing. `disp worker` runs a node: one per GPU.
 """
 
+from typing import Any
+
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_process_init
+from celery.signals import (
+    setup_logging,
+    worker_init,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
 
 from schemas.tasks import KEY_PREFIX, QUEUE, QUEUE_TYPE
 from storage.telemetry.logs import configure_logs
@@ -63,6 +71,19 @@ def _serve_metrics(**_: object) -> None:
     port = worker_settings().metrics_port
     if port is not None:
         serve_worker_metrics(port)
+
+
+@worker_ready.connect
+def _take_nothing_once_told_to_end(sender: Any, **_: object) -> None:
+    """Celery stops the pool while a message may be on its way in, then asks for the pool's size.
+
+    Given a limit it does not ask, and under a negative one the message stays in the queue.
+    """
+
+    def take_nothing(**_: object) -> None:
+        sender.controller.max_concurrency = -1
+
+    worker_shutting_down.connect(take_nothing, weak=False)
 
 
 @worker_process_init.connect

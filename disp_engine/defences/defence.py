@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -22,7 +23,8 @@ from disp_engine.defences.settings import DefenceSettings
 from disp_engine.detection.findings import Findings
 from disp_engine.detection.probe import Probe, probe
 from disp_engine.errors import InvalidDatasetError, InvalidRequestError
-from disp_engine.interfaces import Generation, VisualModel
+from disp_engine.gate import Comparison, Gate
+from disp_engine.interfaces import Generation, RememberingDenoiser, VisualModel
 from disp_engine.metrics.evaluation import measure
 from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
 from disp_engine.records import Sample
@@ -82,7 +84,7 @@ class Outcome:
     The rates of a measurement that was not asked for are null. `kept` samples are in the output as
     they came. `recovered` tells of the recovered trigger before and after, where one was recovered:
     its ASR and the attribution to its parts. `guard` tells of the guard under which `after` was
-    measured.
+    measured, `shortcuts` of what the generation's were compared on.
     """
 
     before: dict[str, Any]
@@ -98,6 +100,7 @@ class Outcome:
     findings: Findings | None = None
     recovered: dict[str, Any] | None = None
     guard: GuardOutcome | None = None
+    shortcuts: Mapping[str, Comparison] = field(default_factory=dict)
 
 
 @dataclass
@@ -143,6 +146,10 @@ class Defence(ABC, Generic[S]):
         kind, described = self.needs
         if not isinstance(self.model, kind):
             raise InvalidRequestError(f"method: {type(self).__name__} needs {described}.")
+        if self.settings.shortcuts and not isinstance(self.model, RememberingDenoiser):
+            raise InvalidRequestError(
+                "hyperparameters: kv_cache and parallel_threshold are for masked diffusion."
+            )
         cache = FeatureCache(self.model, self.cache_root, self.context)
         prepared = prepare(self.training, self.model, cache)
         if not prepared.usable:
@@ -219,6 +226,7 @@ class Defence(ABC, Generic[S]):
             removed=purified.removed,
             findings=purified.findings,
             recovered=recovered or None,
+            shortcuts=self.gate.found,
         )
 
     def share(
@@ -306,7 +314,13 @@ class Defence(ABC, Generic[S]):
 
     def evaluator(self, cache: FeatureCache, generation: Generation) -> Evaluator:
         """What lets the model as it now is answer held-out items."""
-        return Evaluator(self.model, cache, generation, self.settings.micro_batch, self.context)
+        at_once = self.settings.micro_batch
+        return Evaluator(self.model, cache, generation, at_once, self.context, self.gate)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """What lets shortcuts of the generation pass."""
+        return Gate(self.seed, self.context, self.settings.micro_batch)
 
     @contextmanager
     def stage(self, name: str, inputs: Mapping[str, Any], kind: str = "") -> Iterator[Stage]:
@@ -319,6 +333,7 @@ class Defence(ABC, Generic[S]):
         """Tell the context when the stage begins and when it is done."""
         reused, started = stage.complete, time.monotonic()
         self.context.stage(name)
+        self.gate.stage = name
         yield stage
         self.context.stage_done(name, time.monotonic() - started, reused)
 

@@ -171,8 +171,9 @@ class DiSP(Defence[DispSettings]):
 
     def _rewriter(self, cache: FeatureCache, generation: Generation) -> Rewriter:
         return Rewriter(
-            self.diffusion, cache, self.settings, generation, self.seed, self.context, self.sharing
-        )
+            self.diffusion, cache, self.settings, generation, self.seed, self.context, self.sharing,
+            self.gate,
+        )  # fmt: skip
 
     def _score(self, rewriter: Rewriter, prepared: Prepared) -> tuple[dict[str, Any], Stage | None]:
         scores, _ = self._shared_stages(rewriter, prepared)

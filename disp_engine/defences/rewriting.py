@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -14,6 +14,7 @@ from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import IMAGE_MARK
 from disp_engine.defences.settings import DispSettings
 from disp_engine.errors import SampleError
+from disp_engine.gate import Gate
 from disp_engine.interfaces import DiffusionModel, Generation, MaskedDenoiser, VisualModel
 from disp_engine.records import Embedded, Sample, Turn
 from disp_engine.saliency.estimator import Saliency, SaliencySettings, estimate_saliency
@@ -85,6 +86,7 @@ class Rewriter:
     seed: int
     context: RunContext
     sharing: Sharing
+    gate: Gate
     chosen: frozenset[str] | None = None
 
     @property
@@ -127,10 +129,29 @@ class Rewriter:
 
     def rewrite_parts(self, samples: Sequence[Sample], scores: Stage | None, stage: Stage) -> None:
         """Rewrite what others leave to this run."""
+        rewriter = self._let_through(samples, scores, stage)
         for start, batch in self._left(samples, stage, _responses_file):
             first = self._kept(scores, _scores_file(start)) if scores else None
-            results = self._rewrite_batch(batch, start, first, scores)
+            results = rewriter._rewrite_batch(batch, start, first, scores)
             stage.write_json(_responses_file(start), [asdict(result) for result in results])
+
+    def _let_through(
+        self, samples: Sequence[Sample], scores: Stage | None, stage: Stage
+    ) -> "Rewriter":
+        """This rewriter with a shortcut, or without it where that says something else."""
+
+        def rewrite(places: Sequence[int], generation: Generation) -> list[Rewritten]:
+            first = [self._saliency_of(place, scores) for place in places] if scores else None
+            rewriter, drawn = replace(self, generation=generation), [samples[n] for n in places]
+            return rewriter._rewrite_batch(drawn, len(samples), first, scores)
+
+        wanted = [place for place, sample in enumerate(samples) if self._wanted(sample)]
+        let_through = self.gate.let_through("purify", self.generation, wanted, stage, rewrite)
+        return replace(self, generation=let_through)
+
+    def _saliency_of(self, place: int, scores: Stage) -> Saliency:
+        start = place - place % self.settings.micro_batch
+        return self.saliency_at(start, scores)[place - start]
 
     def _left(
         self, samples: Sequence[Sample], stage: Stage, file: Callable[[int], str]

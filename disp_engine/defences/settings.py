@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from disp_engine.errors import InvalidRequestError
-from disp_engine.interfaces import Generation
+from disp_engine.interfaces import Generation, KeyValueCache
 from disp_engine.saliency.estimator import SaliencySettings
 from disp_engine.saliency.probes import PROBES, Estimator
 from disp_engine.saliency.scores import SCORES, Score
@@ -28,7 +28,8 @@ class DefenceSettings:
     same rate. `retrain_epochs` overrides either number of epochs. `generation_length` auto is the
     fewest blocks that hold the 95th percentile of the data's own responses; `steps` auto is one
     token a step; `micro_batch` bounds what is run at once, and with `fit_memory` one sample is
-    measured and as many are run as fit below that bound.
+    measured and as many are run as fit below that bound. `kv_cache` and `parallel_threshold` are
+    shortcuts of the generation (`Generation`), each taken only where the gate lets it through.
     """
 
     start: Literal["compromised", "base"] = "compromised"
@@ -45,6 +46,8 @@ class DefenceSettings:
     generation_length: int | Auto = "auto"
     block_length: int = 32
     steps: int | Auto = "auto"
+    kv_cache: KeyValueCache = "none"
+    parallel_threshold: float | None = None
 
     @classmethod
     def resolve(cls: type[T], *layers: Mapping[str, Any]) -> T:
@@ -70,8 +73,10 @@ class DefenceSettings:
         self._check_positive(
             "epochs", "retrain_share", "retrain_epochs", "learning_rate", "retrain_learning_rate",
             "batch_size", "micro_batch", "max_grad_norm", "block_length", "generation_length",
-            "steps",
+            "steps", "parallel_threshold",
         )  # fmt: skip
+        if self.kv_cache not in get_args(KeyValueCache):
+            raise InvalidRequestError("hyperparameters: kv_cache is none, prefix or dual.")
         if self.generation_length != "auto" and self.generation_length % self.block_length:
             raise InvalidRequestError(
                 "hyperparameters: generation_length must be a multiple of block_length."
@@ -108,7 +113,18 @@ class DefenceSettings:
                 f"hyperparameters: steps must be a multiple of the {blocks} blocks of a response "
                 f"of {length} tokens."
             )
-        return Generation(length=length, block_length=self.block_length, steps=steps)
+        return Generation(
+            length=length,
+            block_length=self.block_length,
+            steps=steps,
+            kv_cache=self.kv_cache,
+            parallel_threshold=self.parallel_threshold,
+        )
+
+    @property
+    def shortcuts(self) -> bool:
+        """Whether responses may be made in other ways than exactly."""
+        return self.kv_cache != "none" or self.parallel_threshold is not None
 
     def to_json(self) -> dict[str, Any]:
         """The settings as the report holds them."""

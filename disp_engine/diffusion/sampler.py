@@ -6,75 +6,22 @@ tracked by id: a visual token that equals the mask embedding is never taken for 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from disp_engine.diffusion.attention import Attention, prefix_pairs
-from disp_engine.diffusion.schedule import Schedule
+from disp_engine.diffusion.memory import Memory, written
+from disp_engine.diffusion.row import Row, Words
 from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import (
     Generation,
     MaskedDenoiser,
-    Read,
     Remasking,
     RememberingDenoiser,
+    Span,
 )
-
-
-@dataclass(frozen=True)
-class Words:
-    """The ids a generation turns on."""
-
-    mask: int
-    suppressed: tuple[int, ...] = ()
-    stops: tuple[tuple[int, ...], ...] = ()
-    suffix: tuple[int, ...] = ()
-
-
-@dataclass
-class _Row:
-    """One response on its way: `ids` hold its G positions, `quota` the commits of each step."""
-
-    prompt: Float[Tensor, "P D"]
-    ids: Int[Tensor, " G"]
-    words: Words
-    generator: torch.Generator | None
-    stop: int | None = None
-    quota: list[int] = field(default_factory=list)
-
-    def masks(self, start: int, end: int) -> Int[Tensor, " M"]:
-        return start + (self.ids[start:end] == self.words.mask).nonzero()[:, 0]
-
-    def begin(self, start: int, end: int, steps: int, schedule: Schedule) -> None:
-        """Spread the block's masks over its steps."""
-        quota = schedule.quotas(len(self.masks(start, end)), steps)
-        self.quota = quota + [0] * (steps - len(quota))
-
-    def active(self, start: int, end: int, step: int) -> bool:
-        """Whether this step can still change what the response says."""
-        if self.stop is not None and (self.stop <= start or not len(self.masks(0, self.stop))):
-            return False
-        return self.quota[step] > 0 and len(self.masks(start, end)) > 0
-
-    def open(self, end: int) -> Int[Tensor, " M"]:
-        """Positions that compete: masks before the stop, or before the end of the block."""
-        return self.masks(0, end if self.stop is None else min(end, self.stop))
-
-    def commit(self, positions: Int[Tensor, " k"], ids: Int[Tensor, " k"]) -> None:
-        """Fill positions; once a stop is found, official code looks for the first of them alone."""
-        self.ids[positions] = ids
-        for stop in self.words.stops:
-            found = _first(self.ids.tolist(), stop)
-            if found is not None and (self.stop is None or found < self.stop):
-                self.stop = found
-            if self.stop is not None:
-                return
-
-    def answer(self) -> Int[Tensor, " T"]:
-        return torch.cat([self.ids[: self.stop], self.ids.new_tensor(self.words.suffix)])
 
 
 def denoise(
@@ -87,37 +34,37 @@ def denoise(
 ) -> list[Int[Tensor, " _"]]:
     """Denoise a response after each prompt; a row gets the ids it would get alone."""
     steps = _steps_per_block(generation)
+    _check_shortcuts(model, generation, attention)
     rows = list(_rows(prompts, generation, words, generator))
     memory = None
     if attention == Attention.PREFIX and not generation.guidance:  # which reads other prompts too
-        memory = _Memory(model, rows) if isinstance(model, RememberingDenoiser) else None
+        memory = Memory.of_prompts(model, rows) if isinstance(model, RememberingDenoiser) else None
     for start in range(0, generation.length, generation.block_length):
-        end = start + generation.block_length
+        block = Span(start, start + generation.block_length)
         for row in rows:
-            row.begin(start, end, steps, generation.schedule)
+            row.begin(*block, steps, generation.schedule)
+        if generation.kv_cache != "none":
+            begun = [row for row in rows if row.active(*block, 0)]
+            memory = Memory.around(model, begun, block, generation)
         for step in range(steps):
-            active = [row for row in rows if row.active(start, end, step)]
-            if not active:
-                continue
-            read = memory.recall(active) if memory else None
-            _advance(model, active, end, step, generation, attention, read)
+            if active := [row for row in rows if row.active(*block, step)]:
+                _advance(model, active, block.end, step, generation, attention, memory)
     return [row.answer() for row in rows]
 
 
-class _Memory:
-    """What was read of all prompts, and the part of it that the active rows need."""
-
-    def __init__(self, model: RememberingDenoiser, rows: Sequence[_Row]) -> None:
-        self._places = {id(row): place for place, row in enumerate(rows)}
-        self._read = model.read([row.prompt for row in rows])
-        self._recalled, self._part = list(self._places.values()), self._read
-
-    def recall(self, active: Sequence[_Row]) -> Read:
-        """The active rows' part, taken anew when they are others than before."""
-        places = [self._places[id(row)] for row in active]
-        if places != self._recalled:
-            self._recalled, self._part = places, self._read.of(places)
-        return self._part
+def _check_shortcuts(model: MaskedDenoiser, generation: Generation, attention: Attention) -> None:
+    if generation.kv_cache != "none":
+        if not isinstance(model, RememberingDenoiser):
+            raise InvalidRequestError("kv_cache: the model cannot keep what it has read.")
+        if attention == Attention.PREFIX:
+            raise InvalidRequestError("kv_cache: in prefix mode the prompt is kept as it is.")
+        if generation.guidance:
+            raise InvalidRequestError("kv_cache does not go with guidance.")
+    sure = generation.remasking in ("low_confidence", "margin")
+    if generation.parallel_threshold is not None and not sure:
+        raise InvalidRequestError(
+            f"parallel_threshold does not go with remasking {generation.remasking}."
+        )
 
 
 def _steps_per_block(generation: Generation) -> int:
@@ -135,7 +82,7 @@ def _rows(
     generation: Generation,
     words: Words,
     generator: torch.Generator | None,
-) -> Iterable[_Row]:
+) -> Iterable[Row]:
     """Each row draws from a generator of its own, so that its noise does not depend on others."""
     draws = generation.temperature > 0 or generation.remasking == "random"
     if draws and generator is None:
@@ -146,36 +93,44 @@ def _rows(
             seed = torch.randint(2**62, (), generator=generator, device=generator.device)
             noise = torch.Generator(prompt.device).manual_seed(int(seed))
         ids = torch.full((generation.length,), words.mask, device=prompt.device)
-        yield _Row(prompt, ids, words, noise)
+        yield Row(prompt, ids, words, noise)
 
 
 def _advance(
     model: MaskedDenoiser,
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     end: int,
     step: int,
     generation: Generation,
     attention: Attention,
-    read: Read | None = None,
+    memory: Memory | None,
 ) -> None:
     """One forward pass for the active rows, and the commits of each."""
     positions = [row.open(end) for row in rows]
-    if read is None:
+    if memory is None:
         logits = _logits(model, rows, positions, generation.guidance, attention)
     else:
-        logits = _logits_after(model, read, rows, positions)
+        logits = _logits_after(model, memory, rows, positions)
     logits[..., list(rows[0].words.suppressed)] = -torch.inf
     for row, at, scores in zip(rows, positions, logits, strict=True):
         scores = scores[: len(at)]
         choice = _noisy(scores, generation.temperature, row.generator).argmax(dim=-1)
         confidence = _confidence(scores, choice, generation.remasking, row.generator)
-        best = confidence.topk(min(row.quota[step], len(at))).indices
+        best = confidence.topk(_count(confidence, row.quota[step], generation)).indices
         row.commit(at[best], choice[best])
+
+
+def _count(confidence: Float[Tensor, " R"], quota: int, generation: Generation) -> int:
+    """How many are committed: the quota, or all that the model is sure enough of."""
+    sure = 0
+    if generation.parallel_threshold is not None:
+        sure = int((confidence > generation.parallel_threshold).sum())
+    return min(max(quota, sure), len(confidence))
 
 
 def _logits(
     model: MaskedDenoiser,
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     positions: Sequence[Int[Tensor, " _"]],
     guidance: float,
     attention: Attention,
@@ -195,15 +150,16 @@ def _logits(
 
 def _logits_after(
     model: MaskedDenoiser,
-    read: Read,
-    rows: Sequence[_Row],
+    memory: Memory,
+    rows: Sequence[Row],
     positions: Sequence[Int[Tensor, " _"]],
 ) -> Float[Tensor, "B R V"]:
-    """The same from the response alone, after prompts that were read."""
+    """The same from what is read again, in sight of what the memory keeps."""
     assert isinstance(model, RememberingDenoiser)
-    ids = [torch.cat([row.ids, _suffix(row)]) for row in rows]
-    written = model.token_embeddings(torch.cat(ids)).view(len(rows), len(ids[0]), -1)
-    return model.logits_after(read, written, _side_by_side(positions)).float()
+    start, end = memory.again
+    read_again = written(model, rows)[:, start:end]
+    wanted = _side_by_side(positions) - start
+    return model.logits_after(memory.recall(rows), read_again, wanted).float()
 
 
 def _side_by_side(positions: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "B R"]:
@@ -214,7 +170,7 @@ def _side_by_side(positions: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "B R"]:
 
 def _canvas(
     model: MaskedDenoiser,
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     prompts: Sequence[Float[Tensor, "_ D"]],
     wanted: Int[Tensor, "B R"],
     attention: Attention,
@@ -225,7 +181,7 @@ def _canvas(
 ]:
     """Prompt, response and suffix of each row, padded on the right; padding is not attended."""
     written = [
-        torch.cat([prompt, model.token_embeddings(torch.cat([row.ids, _suffix(row)]))])
+        torch.cat([prompt, model.token_embeddings(row.written())])
         for row, prompt in zip(rows, prompts, strict=True)
     ]
     lengths = torch.tensor([len(row) for row in written], device=wanted.device)
@@ -235,10 +191,6 @@ def _canvas(
         starts = torch.tensor([len(prompt) for prompt in prompts], device=wanted.device)
         return embeddings, wanted, prefix_pairs(starts, attended)
     return embeddings, wanted, None if bool(attended.all()) else attended
-
-
-def _suffix(row: _Row) -> Int[Tensor, " S"]:
-    return row.ids.new_tensor(row.words.suffix)
 
 
 def _noisy(
@@ -269,12 +221,3 @@ def _confidence(
     if remasking == "entropy":
         return (p * (p + 1e-10).log()).sum(dim=-1)
     return p.gather(1, choice[:, None])[:, 0]
-
-
-def _first(ids: Sequence[int], stop: Sequence[int]) -> int | None:
-    """Where the stop sequence first occurs."""
-    width = len(stop)
-    return next(
-        (at for at in range(len(ids) - width + 1) if width and tuple(ids[at : at + width]) == stop),
-        None,
-    )

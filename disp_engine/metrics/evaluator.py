@@ -1,7 +1,7 @@
 """Lets a model answer held-out items, micro-batch by micro-batch, and keeps the answers."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from disp_engine.context import RunContext, check
 from disp_engine.data.dataset import Dataset
 from disp_engine.errors import SampleError
+from disp_engine.gate import Gate
 from disp_engine.interfaces import Generation, VisualModel
 from disp_engine.metrics.evaluation import Answer, compared, measure
 from disp_engine.metrics.success import ContainsAny
@@ -46,6 +47,7 @@ class Evaluator:
     generation: Generation
     micro_batch: int
     context: RunContext
+    gate: Gate | None = None
 
     def run(self, sets: EvaluationSets, stage: Stage) -> dict[str, Any]:
         """All rates the sets allow."""
@@ -64,7 +66,8 @@ class Evaluator:
     ) -> list[Answer]:
         """The answer to every item, made now or kept in the stage.
 
-        `done` of `total` items are told to the context as already answered.
+        `done` of `total` items are told to the context as already answered. A shortcut is taken
+        where the gate lets it through.
         """
         prepared = prepare(dataset, self.model, self.cache)
         items = sorted([*prepared.usable, *prepared.without_images], key=lambda s: s.id)
@@ -72,15 +75,26 @@ class Evaluator:
         answers = [
             Answer(sample, "", None, failure=reason) for sample, reason in prepared.failed.items()
         ]
+        asking = self._let_through(f"{name}-{cut}", items, stage)
         for start in range(0, len(items), self.micro_batch):
             file = f"{name}-{cut}-{start:07d}.json"
             if not stage.has(file):
-                found = self._batch(items[start : start + self.micro_batch])
+                found = asking._batch(items[start : start + self.micro_batch])
                 stage.write_json(file, [asdict(answer) for answer in found])
                 check(self.context)
             answers += [Answer(**answer) for answer in stage.read_json(file)]
             self.context.progress(done + len(answers), max(total, len(answers)), "samples")
         return answers
+
+    def _let_through(self, name: str, items: Sequence[Sample], stage: Stage) -> "Evaluator":
+        if self.gate is None:
+            return replace(self, generation=self.generation.exactly())
+
+        def answers(drawn: Sequence[Sample], generation: Generation) -> list[Answer]:
+            return replace(self, generation=generation)._batch(drawn)
+
+        given = (name, self.generation, items, stage, answers)
+        return replace(self, generation=self.gate.let_through(*given))
 
     def _batch(self, items: Sequence[Sample]) -> list[Answer]:
         prompts: dict[str, Embedded] = {}

@@ -119,6 +119,7 @@ def _settings(spec: RunSpec, settings: DefenceSettings, outcome: Outcome) -> dic
         "hyperparameters": settings.to_json(),
         "retraining": vars(settings.retraining()),
         "generation": asdict(outcome.generation),
+        "shortcuts": {name: found.to_json() for name, found in outcome.shortcuts.items()},
         "model_options": dict(spec.model_options),
         "success": dict(spec.success) if spec.success else None,
         "validation": spec.validation,

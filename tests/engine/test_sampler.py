@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from disp_engine.diffusion.sampler import Words, denoise
+from disp_engine.diffusion.row import Words
+from disp_engine.diffusion.sampler import denoise
 from disp_engine.errors import InvalidRequestError
 from disp_engine.interfaces import Generation
 
@@ -193,3 +194,17 @@ def test_a_temperature_without_a_generator_is_refused() -> None:
         denoise(Scripted({}), [prompt(0)], Generation(1, 1, temperature=1.0), WORDS)
     with pytest.raises(InvalidRequestError, match="generator"):
         denoise(Scripted({}), [prompt(0)], Generation(1, 1, remasking="random"), WORDS)
+
+
+@pytest.mark.parametrize(("threshold", "passes"), [(None, 4), (1.0, 4), (0.9, 2), (0.1, 1)])
+def test_what_the_model_is_sure_of_is_committed_at_once(threshold, passes):
+    model = Scripted({0: (1, 9.0), 1: (2, 3.0), 2: (3, 9.0), 3: (4, 9.0)})
+    how = Generation(length=4, block_length=4, parallel_threshold=threshold)
+    (ids,) = denoise(model, [prompt(1, 1)], how, WORDS)
+    assert ids.tolist() == [1, 2, 3, 4] and len(model.seen) == passes
+
+
+def test_a_threshold_needs_a_confidence():
+    how = Generation(length=4, block_length=4, parallel_threshold=0.5, remasking="entropy")
+    with pytest.raises(InvalidRequestError, match="parallel_threshold"):
+        denoise(Averaging(), [prompt(1)], how, WORDS)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from disp_engine.diffusion.attention import Attention
 from disp_engine.diffusion.forward import mask_tokens
-from disp_engine.diffusion.sampler import Words, _advance, _Row
+from disp_engine.diffusion.row import Row, Words
+from disp_engine.diffusion.sampler import _advance
 from disp_engine.interfaces import Generation
 from disp_engine.records import IGNORE, Embedded
 from tests.recordings.comparison import ACTIVATION, EXACT, GRADIENT
@@ -42,7 +43,7 @@ class LladaVRecording(LlavaRecording):
         words = Words(self.model.prompter.mask, self.model.prompter.suppressed)
         ids = torch.full((len(prompt.embeddings) + generation.length,), words.mask)
         ids[: len(prompt.embeddings)][~prompt.visual()] = self.text_ids(settings["case"])
-        row = _Row(prompt.embeddings[:begin].detach(), ids[begin:], words, None)
+        row = Row(prompt.embeddings[:begin].detach(), ids[begin:], words, None)
         steps = settings["steps"] * generation.block_length // generation.length
         first = len(row.ids) - generation.length
         for start in range(first, len(row.ids), generation.block_length):
@@ -50,7 +51,7 @@ class LladaVRecording(LlavaRecording):
             row.begin(start, end, steps, generation.schedule)
             for step in range(steps):
                 with torch.inference_mode():
-                    _advance(self.model, [row], end, step, generation, Attention.FULL)
+                    _advance(self.model, [row], end, step, generation, Attention.FULL, None)
         return row.ids[-generation.length :]
 
     def text_ids(self, case: str) -> Int[Tensor, " T"]:

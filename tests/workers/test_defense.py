@@ -1,7 +1,11 @@
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
+from celery.signals import worker_ready, worker_shutting_down
+from celery.worker.consumer.tasks import Tasks
+from kombu import Connection
 
 from schemas.jobs import JobStatus
 from schemas.tasks import PURIFY, QUEUE
@@ -47,3 +51,23 @@ def test_celery_neither_holds_nor_repeats_what_the_lease_owns(defense: ModuleTyp
     assert conf.worker_cancel_long_running_tasks_on_connection_loss is False
     assert conf.task_default_queue_type == conf.task_create_missing_queue_type == "quorum"
     assert conf.accept_content == ["json"] and conf.task_time_limit is None
+
+
+def test_a_node_told_to_end_takes_no_message_though_its_pool_is_gone(defense: ModuleType) -> None:
+    with Connection("memory://") as connection:
+        connection.transport.driver_type = "redis"
+        pool = SimpleNamespace(num_processes=1)
+        consumer = MagicMock(
+            app=defense.app,
+            connection=connection,
+            controller=SimpleNamespace(max_concurrency=None),
+            pool=pool,
+            initial_prefetch_count=1,
+        )
+        Tasks(consumer).start(consumer)
+        can_consume = consumer.task_consumer.channel.qos.can_consume
+        worker_ready.send(sender=consumer)
+        assert can_consume()
+        worker_shutting_down.send(sender="node", sig="SIGTERM", how="Cold", exitcode=1)
+        del pool.num_processes
+        assert not can_consume()

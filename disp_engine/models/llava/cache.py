@@ -1,10 +1,11 @@
-"""What a prompt that does not see its response leaves in every layer, read once for all steps."""
+"""What was read leaves in every layer: once for all steps where a prompt does not see its response,
+once for a block where it does, which is then an approximation (Fast-dLLM, arXiv 2505.22618)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -12,11 +13,13 @@ from torch import Tensor
 class PromptCache:
     """Rotated keys and values of B prompts by the number of the layer.
 
-    `attended` marks what is not padding. While prompts are read each layer leaves its own;
-    afterwards it finds them before what is read then.
+    `attended` marks what is not padding; what is read later stands at the places from `following`
+    on. While prompts are read each layer leaves its own; afterwards it finds them before what is
+    read then.
     """
 
     attended: Bool[Tensor, "B P"]
+    following: Int[Tensor, " B"]
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
@@ -41,4 +44,14 @@ class PromptCache:
             layer: (key[chosen.to(key.device)], value[chosen.to(value.device)])
             for layer, (key, value) in self.layers.items()
         }
-        return PromptCache(self.attended[chosen], kept)
+        return PromptCache(self.attended[chosen], self.following[chosen], kept)
+
+    def without(self, again: Bool[Tensor, "B P"], following: Int[Tensor, " B"]) -> "PromptCache":
+        """The cache less the marked places, which are read again from `following` on."""
+        attended = self.attended & ~again
+        seen = attended.any(dim=0)
+        kept = {
+            layer: (key[:, seen.to(key.device)], value[:, seen.to(value.device)])
+            for layer, (key, value) in self.layers.items()
+        }
+        return PromptCache(attended[:, seen], following, kept)

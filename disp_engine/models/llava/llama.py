@@ -62,11 +62,11 @@ class FullAttentionLlama(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the positions, in the type the layout rotates in.
 
-        They are counted from 0, or from the ends of the prompts that are kept.
+        They are counted from 0, or from where the text that is kept goes on.
         """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
         if cache is not None and cache.length:
-            positions = cache.attended.sum(dim=1)[:, None] + positions
+            positions = cache.following[:, None] + positions
         rotated = embeddings.float() if self.rope_full_precision else embeddings
         cosines, sines = self.rotary_emb(rotated, position_ids=positions)
         return cosines, sines

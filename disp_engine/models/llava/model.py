@@ -21,8 +21,9 @@ from torch.nn.utils.rnn import pad_sequence
 from disp_engine.diffusion import sampler
 from disp_engine.diffusion.attention import Attention
 from disp_engine.diffusion.batch import masked_first_step
+from disp_engine.diffusion.row import Words
 from disp_engine.errors import InvalidModelError, SampleError
-from disp_engine.interfaces import Generation
+from disp_engine.interfaces import NOWHERE, Generation, Span
 from disp_engine.models.inspection import Blueprint
 from disp_engine.models.llava import weights
 from disp_engine.models.llava.attention import weights_at
@@ -328,19 +329,34 @@ class LlavaModel(ABC):
         """
         return self.language.logits(self.language(embeddings, attended, rows))
 
-    def read(self, prompts: Sequence[Float[Tensor, "_ D"]]) -> PromptCache:
-        """What prompts of any lengths leave for the responses that they do not see."""
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        embeddings = pad_sequence(list(prompts), batch_first=True)
-        attended = torch.arange(embeddings.shape[1], device=self.device) < lengths[:, None]
-        cache, first = PromptCache(attended), lengths.new_zeros(len(prompts), 1)
+    def read(
+        self,
+        prompts: Sequence[Float[Tensor, "_ D"]],
+        responses: Float[Tensor, "B T D"] | None = None,
+        again: Span = NOWHERE,
+    ) -> PromptCache:
+        """What prompts of any lengths leave for the responses that they do not see.
+
+        Given `responses` they do see them, and these leave theirs too, `again` excepted.
+        """
+        starts = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        read, ends = list(prompts), starts
+        if responses is not None:
+            read = [torch.cat(both) for both in zip(prompts, responses, strict=True)]
+            ends = starts + responses.shape[1]
+        embeddings = pad_sequence(read, batch_first=True)
+        places = torch.arange(embeddings.shape[1], device=self.device) - starts[:, None]
+        attended = places < (ends - starts)[:, None]
+        cache, first = PromptCache(attended, ends), starts.new_zeros(len(prompts), 1)
         self.language(embeddings, _unless_all(attended), first, cache=cache)
-        return cache
+        if responses is None:
+            return cache
+        return cache.without((places >= again.start) & (places < again.end), starts + again.start)
 
     def logits_after(
         self, read: PromptCache, embeddings: Float[Tensor, "B L D"], rows: Int[Tensor, "B R"]
     ) -> Float[Tensor, "B R V"]:
-        """Logits at `rows` of what follows the prompts that were read."""
+        """Logits at `rows` of what is read in sight of all that the cache keeps."""
         following = torch.ones_like(embeddings[..., 0], dtype=torch.bool)
         seen = _unless_all(torch.cat([read.attended, following], dim=1))
         return self.language.logits(self.language(embeddings, seen, rows, cache=read))
@@ -401,7 +417,7 @@ class LlavaModel(ABC):
     ) -> list[Int[Tensor, " _"]]:
         """Denoise one response for each prompt; ids up to the stop, then the suffix."""
         stops = (EOT,) if generation.stop is None else generation.stop
-        words = sampler.Words(
+        words = Words(
             mask=self.prompter.mask,
             suppressed=self.prompter.suppressed,
             stops=tuple(self.prompter.encode(stop) for stop in stops),
