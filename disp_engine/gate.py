@@ -73,7 +73,7 @@ class Gate:
             kept.write_json(file, asdict(self._compare(asked, items, answer)))
         name = f"{self.stage}: {name}"
         found = self.found[name] = Comparison(**kept.read_json(file))
-        self.context.message("info" if found.passed else "warning", _told(name, found))
+        self.context.message("info" if found.passed else "warn", _told(name, found))
         return asked if found.passed else asked.exactly()
 
     def _compare(

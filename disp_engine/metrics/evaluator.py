@@ -75,7 +75,7 @@ class Evaluator:
         answers = [
             Answer(sample, "", None, failure=reason) for sample, reason in prepared.failed.items()
         ]
-        asking = self._let_through(f"{name}-{cut}", items, stage)
+        asking = self._let_through(name, items, stage)
         for start in range(0, len(items), self.micro_batch):
             file = f"{name}-{cut}-{start:07d}.json"
             if not stage.has(file):

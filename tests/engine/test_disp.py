@@ -4,7 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,33 @@ def test_text_is_hidden_while_responses_are_rewritten_and_never_while_tokens_are
         hidden = (prompt.embeddings == e_mask).all(dim=1)
         text = int((~prompt.visual()).sum())
         assert int(hidden.sum()) == text // 4 and not (hidden & prompt.visual()).any()
+
+
+def test_a_shortcut_is_compared_before_every_stage_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("disp_engine.gate.N", 3)
+    data = dataset(tmp_path, RECORDS)
+    settings = replace(QUICK, block_length=1, kv_cache="dual", parallel_threshold=1.0)
+    outcome, listener = run(data, tmp_path, settings)
+    assert list(outcome.shortcuts) == [
+        "evaluate_before: triggered",
+        "evaluate_before: clean",
+        "purify: purify",
+        "evaluate_after: triggered",
+        "evaluate_after: clean",
+    ]
+    assert all(found.passed and found.checked == 3 for found in outcome.shortcuts.values())
+    assert len([text for text in listener.said if "the shortcut is taken" in text]) == 5
+
+
+@pytest.mark.parametrize("given", [{"kv_cache": "prefix"}, {"parallel_threshold": 0.9}])
+def test_a_shortcut_needs_a_masked_denoiser(tmp_path: Path, given: dict[str, Any]) -> None:
+    model = load_model(gemma_folder(tmp_path / "model"))
+    data, settings = dataset(tmp_path, RECORDS), replace(QUICK, **given)
+    defence = DiSP(model, data, EvaluationSets(), settings, 3, tmp_path, Listener())
+    with pytest.raises(InvalidRequestError, match="kv_cache and parallel_threshold"):
+        defence.prepare()
 
 
 def test_text_cannot_be_hidden_in_a_model_without_a_mask(tmp_path: Path) -> None:
