@@ -290,6 +290,18 @@ class Watcher(Protocol):
 
 
 @runtime_checkable
+class Hider(Watcher, Protocol):
+    """A watcher that hides columns by what it sees, in the pass in which it sees it.
+
+    Whoever cannot hide that early does not ask.
+    """
+
+    def hide(self, layer: int) -> Bool[Tensor, "B K"] | None:
+        """Columns that no row of the layer just seen, and of those after it, may read."""
+        ...
+
+
+@runtime_checkable
 class PromptsRead(Protocol):
     """Prompts that were read side by side: position p of prompt b is column `pads[b] + p`."""
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,6 +34,7 @@ from disp_engine.guards.guard import (
     Verdict,
     cells,
     embedded,
+    hidden_columns,
     visual_tokens,
 )
 from disp_engine.guards.respondent import is_derived, respondent_of
@@ -162,17 +163,16 @@ class CleanSight(Guard):
 
     def judge(self, prompts: Sequence[Embedded], length: int) -> Judged:
         """Read once; hide from flagged questions what their heads look at most."""
-        look = LastRows(self.calibration.layers)
-        reading = look.at(self.respondent, prompts)
-        rulings = []
-        for row, prompt in enumerate(prompts):
-            rows = look.row(row, reading)
-            score = float(self.calibration.distances(ratios(prompt, rows)[None])[0])
-            flagged = score > self.calibration.threshold
-            hidden = self._pruned(prompt, rows[-1]) if flagged else []
-            verdict = Verdict(flagged, score, cells(prompt, hidden))
-            rulings.append(Ruling(verdict, prompt, hidden=tuple(hidden)))
-        return Judged(tuple(rulings), reading)
+        ruler = Ruler(self, prompts)
+        reading = ruler.at(self.respondent, prompts)
+        return Judged(ruler.rulings(reading.pads), reading, ruler.in_time)
+
+    def ruling(self, prompt: Embedded, rows: Sequence[Float[Tensor, "H _K"]]) -> Ruling:
+        """What becomes of a prompt whose last position attends like this, by detection layer."""
+        score = float(self.calibration.distances(ratios(prompt, rows)[None])[0])
+        flagged = score > self.calibration.threshold
+        hidden = self._pruned(prompt, rows[-1]) if flagged else []
+        return Ruling(Verdict(flagged, score, cells(prompt, hidden)), prompt, hidden=tuple(hidden))
 
     def _pruned(self, prompt: Embedded, last: Float[Tensor, "H K"]) -> list[int]:
         """Visual tokens to which any head of the last detection layer gives more than tau."""
@@ -204,9 +204,40 @@ class LastRows:
         with respondent.watching(self):
             return respondent.read(prompts)
 
-    def row(self, row: int, reading: PromptsRead) -> list[Float[Tensor, "H _K"]]:
+    def row(self, row: int, pads: Sequence[int]) -> list[Float[Tensor, "H _K"]]:
         """One prompt's attention to its own positions, by layer."""
-        return [self.seen[layer][row, :, reading.pads[row] :] for layer in self.ordered]
+        return [self.seen[layer][row, :, pads[row] :] for layer in self.ordered]
+
+
+class Ruler(LastRows):
+    """Rules when the last detection layer has been seen, and hides from that very layer on.
+
+    `in_time`: it was asked to; otherwise the prompts have been read with all that they show.
+    """
+
+    def __init__(self, guard: CleanSight, prompts: Sequence[Embedded]) -> None:
+        super().__init__(guard.calibration.layers)
+        self.guard, self.prompts, self.in_time = guard, prompts, False
+        self._rulings: tuple[Ruling, ...] | None = None
+
+    def hide(self, layer: int) -> Bool[Tensor, "B K"] | None:
+        """What is hidden from any of the prompts."""
+        if layer != self.ordered[-1]:
+            return None
+        self.in_time = True
+        longest = self.seen[layer].shape[-1]
+        rulings = self.rulings([longest - len(prompt.embeddings) for prompt in self.prompts])
+        columns = hidden_columns(rulings)
+        return None if columns is None else columns.to(self.seen[layer].device)
+
+    def rulings(self, pads: Sequence[int]) -> tuple[Ruling, ...]:
+        """One for each prompt."""
+        if self._rulings is None:
+            self._rulings = tuple(
+                self.guard.ruling(prompt, self.row(row, pads))
+                for row, prompt in enumerate(self.prompts)
+            )
+        return self._rulings
 
 
 def ratios(prompt: Embedded, rows: Sequence[Float[Tensor, "H _K"]]) -> NDArray[np.float64]:
@@ -235,7 +266,7 @@ def calibrate(
         prompts = embedded(model, questions[start : start + batch])
         look = LastRows(layers)
         reading = look.at(respondent, prompts)
-        found += [ratios(prompt, look.row(row, reading)) for row, prompt in enumerate(prompts)]
+        found += [ratios(prompt, look.row(row, reading.pads)) for row, prompt in enumerate(prompts)]
     s = np.stack(found)
     drawn = Calibration(
         model.revision, projector_sha256(model.projector), tuple(layers),

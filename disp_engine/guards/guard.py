@@ -70,10 +70,14 @@ class Ruling:
 
 @dataclass(frozen=True)
 class Judged:
-    """Rulings of a batch; `reading` has read what is shown, where nothing is hidden from it."""
+    """Rulings of a batch; `reading` has read what is shown.
+
+    Where something is hidden it is of use only if that was `hidden` from it too.
+    """
 
     rulings: tuple[Ruling, ...]
     reading: PromptsRead | None = None
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,16 +169,17 @@ class Guard(ABC):
     def _steps(self, judged: Judged, rows: Sequence[int], length: int) -> Iterator[Said]:
         """Say the answers of some rows, what is hidden from them hidden in every step."""
         chosen = [judged.rulings[row] for row in rows]
-        columns = _hidden_columns(chosen)
+        shown = [ruling.shown for ruling in chosen]
+        reading = judged.reading if len(rows) == len(judged.rulings) else None
+        columns = hidden_columns(chosen)
         if columns is None:
-            reading = judged.reading
-            if reading is None or len(rows) < len(judged.rulings):
-                reading = self.respondent.read([ruling.shown for ruling in chosen])
+            reading = self.respondent.read(shown) if reading is None else reading
             yield from self.respondent.say(reading, length)
             return
         columns = columns.to(self.model.device)
-        with self.respondent.hiding(columns, self.first_hidden_layer):
-            reading = self.respondent.read([ruling.shown for ruling in chosen])
+        if reading is None or not judged.hidden:
+            with self.respondent.hiding(columns, self.first_hidden_layer):
+                reading = self.respondent.read(shown)
         steps = self.respondent.say(reading, length)
         while True:  # between two steps others may run in this thread: nothing stays hidden then
             with self.respondent.hiding(columns, self.first_hidden_layer):
@@ -237,7 +242,7 @@ def visual_tokens(prompt: Embedded) -> list[int]:
     return found
 
 
-def _hidden_columns(rulings: Sequence[Ruling]) -> Any:
+def hidden_columns(rulings: Sequence[Ruling]) -> Any:
     """Hidden columns of a batch [B K], or None where nothing is hidden."""
     if not any(ruling.hidden for ruling in rulings):
         return None

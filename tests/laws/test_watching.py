@@ -127,6 +127,48 @@ def test_nothing_is_left_behind_also_when_the_forward_raises(name: str) -> None:
     assert hooks_of(model) == hooks, "law: no hook is left behind"
 
 
+@dataclass
+class Hides(Everything):
+    """Hides the first columns of each prompt when it has seen layer 1; breaks off at another."""
+
+    breaks_at: int | None = None
+
+    def see(self, layer: int, first: int, weights: Tensor) -> None:
+        super().see(layer, first, weights)
+        if layer == self.breaks_at:
+            raise RuntimeError("the forward broke off")
+
+    def hide(self, layer: int) -> Tensor | None:
+        columns = torch.zeros_like(self.seen[-1][2][:, 0, 0], dtype=torch.bool)
+        columns[:, -8:-4] = True
+        return columns if layer == 1 else None
+
+
+def test_what_a_watcher_hides_is_hidden_from_that_layer_on_and_no_longer_than_it_watches(
+    name: str,
+) -> None:
+    model: Any = causal_model(name)
+    shown = prompts(model)
+    plain = model.read(shown).logits
+    watcher = Hides(frozenset({0, 1, 2}), "last")
+    with model.watching(watcher):
+        found = model.read(shown).logits
+    columns = watcher.hide(1)
+    assert columns is not None
+    with model.hiding(columns, 1):
+        torch.testing.assert_close(found, model.read(shown).logits)
+    layers = [layer for layer, _, _ in watcher.seen]
+    hidden = {
+        layer: float(watcher.seen[layers.index(layer)][2][..., -8:-4].sum()) for layer in layers
+    }
+    assert hidden[1] > 0 and hidden[2] == 0, "law: it sees its own layer whole"
+    assert torch.equal(model.read(shown).logits, plain), "law: nothing is hidden afterwards"
+    with pytest.raises(RuntimeError, match="broke off"):
+        with model.watching(Hides(frozenset({0, 1, 2}), "last", breaks_at=2)):
+            model.read(shown)
+    assert torch.equal(model.read(shown).logits, plain), "law: nor when the forward raises"
+
+
 def hooks_of(model: Any) -> list[int]:
     """Hooks of every module, among which may be such as transformers installs for itself."""
     return [

@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from disp_engine.interfaces import Watcher
+from disp_engine.interfaces import Hider, Watcher
 
 NAME = "disp_watched"
 """Under which transformers knows our function."""
@@ -48,6 +48,8 @@ class Hidden:
         later = keys - self.columns.shape[1]
         hidden = nn.functional.pad(self.columns, (0, later))[:, None, None]
         left = seen & ~hidden
+        if later >= queries:
+            return left
         itself = torch.eye(keys, dtype=torch.bool, device=hidden.device)[keys - queries :]
         return torch.where(left.any(dim=-1, keepdim=True), left, itself & seen)
 
@@ -58,12 +60,13 @@ _hidden: ContextVar[Hidden | None] = ContextVar("hidden", default=None)
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Show a watcher the attention of what is read meanwhile."""
-    token = _watcher.set(watcher)
+    """Show a watcher the attention of what is read meanwhile; what it hides is hidden meanwhile."""
+    token, before = _watcher.set(watcher), _hidden.set(_hidden.get())
     try:
         yield
     finally:
         _watcher.reset(token)
+        _hidden.reset(before)
 
 
 @contextmanager
@@ -87,15 +90,30 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Transformers' fused attention, looked at and with columns hidden as the context says."""
     layer: int = module.layer_idx  # type: ignore[assignment]
-    hidden, watcher = _hidden.get(), _watcher.get()
-    if hidden is not None and layer >= hidden.first_layer:
-        attention_mask = hidden.added_to(attention_mask, query.shape[2], key.shape[2])
+    watcher = _watcher.get()
+    seen = _seen(layer, query, key, attention_mask)
     if watcher is not None and layer in watcher.layers:
-        _show(watcher, layer, query, key, attention_mask, scaling or query.shape[-1] ** -0.5)
+        _show(watcher, layer, query, key, seen, scaling or query.shape[-1] ** -0.5)
+        if isinstance(watcher, Hider) and (columns := watcher.hide(layer)) is not None:
+            _hidden.set(Hidden(columns, layer))
+            seen = _seen(layer, query, key, attention_mask)
     output: tuple[Tensor, None] = sdpa_attention_forward(
-        module, query, key, value, attention_mask, scaling=scaling, **others
+        module, query, key, value, seen, scaling=scaling, **others
     )
     return output
+
+
+def _seen(
+    layer: int,
+    query: Float[Tensor, "B H Q E"],
+    key: Float[Tensor, "B G K E"],
+    mask: Bool[Tensor, "B 1 Q K"] | None,
+) -> Bool[Tensor, "B 1 Q K"] | None:
+    """The layer's mask without what is hidden from it."""
+    hidden = _hidden.get()
+    if hidden is None or layer < hidden.first_layer:
+        return mask
+    return hidden.added_to(mask, query.shape[2], key.shape[2])
 
 
 def _show(
@@ -106,20 +124,24 @@ def _show(
     mask: Bool[Tensor, "B 1 Q K"] | None,
     scaling: float,
 ) -> None:
-    queries, keys = query.shape[2], key.shape[2]
-    heads = key.float().repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    seen = causal(queries, keys, query.device)[None, None] if mask is None else mask
+    queries, keys, groups = query.shape[2], key.shape[2], key.shape[1]
+    columns = key.float().unsqueeze(2).transpose(-1, -2)
     for first in range(0 if watcher.rows == "all" else queries - 1, queries, AT_ONCE):
         part = slice(first, min(first + AT_ONCE, queries))
-        scores = (query[:, :, part].float() @ heads.transpose(-1, -2)) * scaling
-        scores = scores.masked_fill(~seen[:, :, part], -torch.inf)
+        rows = torch.stack(query[:, :, part].float().chunk(groups, dim=1), dim=1)
+        scores = (rows @ columns).flatten(1, 2) * scaling
+        seen = mask[:, :, part] if mask is not None else causal(queries, keys, query.device, part)
+        scores = scores.masked_fill(~seen, -torch.inf)
         # A padding row sees nothing: all of its weights are zero.
         watcher.see(layer, first, scores.softmax(dim=-1).nan_to_num(0.0))
 
 
-def causal(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "Q K"]:
-    """Each of the last `queries` rows sees the columns up to its own."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+def causal(
+    queries: int, keys: int, device: torch.device, part: slice = slice(None)
+) -> Bool[Tensor, "R K"]:
+    """Each of the last `queries` rows, or of a part of them, sees the columns up to its own."""
+    rows = torch.arange(keys - queries, keys, device=device)[part, None]
+    return torch.arange(keys, device=device) <= rows
 
 
 _functions: Any = AttentionInterface

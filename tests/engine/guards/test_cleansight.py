@@ -16,9 +16,9 @@ from disp_engine.guards.cleansight import (
     calibrate,
     ratios,
 )
-from disp_engine.guards.guard import Question, _hidden_columns
+from disp_engine.guards.guard import Question, hidden_columns
 from disp_engine.guards.undefended import UndefendedSettings
-from disp_engine.records import Embedded, Grid, Turn
+from disp_engine.records import Embedded, Grid, Reading, Turn
 from disp_engine.training.projector import projector_sha256
 from tests.engine.causal_models import FAMILIES, causal_model
 from tests.engine.models import picture
@@ -116,10 +116,34 @@ def test_pruned_answers_do_not_depend_on_their_neighbours_or_on_streaming(name: 
         streamed = guard.stream(question, LENGTH)
         assert "".join(piece.text for piece in streamed.pieces) == guarded.text
     prompts = guard._embedded(QUESTIONS[:2])
-    columns = _hidden_columns(guard.judge(prompts, LENGTH).rulings)
+    columns = hidden_columns(guard.judge(prompts, LENGTH).rulings)
     with model.hiding(columns, guard.first_hidden_layer):
         pruned = model.read(prompts).logits
     assert not torch.allclose(pruned, model.read(prompts).logits), "pruning does something"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_flagged_is_read_once_and_as_if_hidden_from_the_beginning(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = causal_model(name)
+    guard, readings = flagging(model, tau=0.03), []
+    read = type(model).read
+
+    def noted(self: Any, prompts: Any) -> Any:
+        readings.append(read(self, prompts))
+        return readings[-1]
+
+    monkeypatch.setattr(type(model), "read", noted)
+    prompts = guard._embedded(QUESTIONS[:2])
+    guard.answer_prompts(prompts, LENGTH)
+    assert len(readings) == 1
+    judged = guard.judge(prompts, LENGTH)
+    assert judged.hidden and isinstance(judged.reading, Reading)
+    columns = hidden_columns(judged.rulings)
+    assert columns is not None and columns.any()
+    with model.hiding(columns, guard.first_hidden_layer):
+        torch.testing.assert_close(judged.reading.logits, read(model, prompts).logits)
 
 
 def test_nothing_is_hidden_between_two_pieces_of_a_stream() -> None:
