@@ -163,9 +163,9 @@ def test_what_a_watcher_hides_is_hidden_from_that_layer_on_and_no_longer_than_it
     }
     assert hidden[1] > 0 and hidden[2] == 0, "law: it sees its own layer whole"
     assert torch.equal(model.read(shown).logits, plain), "law: nothing is hidden afterwards"
-    with pytest.raises(RuntimeError, match="broke off"):
-        with model.watching(Hides(frozenset({0, 1, 2}), "last", breaks_at=2)):
-            model.read(shown)
+    breaking = Hides(frozenset({0, 1, 2}), "last", breaks_at=2)
+    with pytest.raises(RuntimeError, match="broke off"), model.watching(breaking):
+        model.read(shown)
     assert torch.equal(model.read(shown).logits, plain), "law: nor when the forward raises"
 
 
