@@ -28,6 +28,7 @@ from disp_engine.interfaces import Generation, RememberingDenoiser, VisualModel
 from disp_engine.metrics.evaluation import measure
 from disp_engine.metrics.evaluator import EvaluationSets, Evaluator
 from disp_engine.records import Sample
+from disp_engine.responses import respond
 from disp_engine.sharing import Alone, Sharing
 from disp_engine.spec import ALL_STAGES, AskedStage
 from disp_engine.stages import Stage
@@ -146,19 +147,25 @@ class Defence(ABC, Generic[S]):
         kind, described = self.needs
         if not isinstance(self.model, kind):
             raise InvalidRequestError(f"method: {type(self).__name__} needs {described}.")
-        if self.settings.shortcuts and not isinstance(self.model, RememberingDenoiser):
-            raise InvalidRequestError(
-                "hyperparameters: kv_cache and parallel_threshold are for masked diffusion."
-            )
         cache = FeatureCache(self.model, self.cache_root, self.context)
         prepared = prepare(self.training, self.model, cache)
         if not prepared.usable:
             why = next(iter(prepared.failed.values()), "no sample has a picture")
             raise InvalidDatasetError(f"training data: no sample can be used: {why}.")
         self._tell_quarantined(prepared.failed)
+        if self.settings.shortcuts:
+            self._check_shortcuts(self.generation(prepared))
         if self.settings.fit_memory:
             self._fit_memory(cache, prepared)
         return cache, prepared
+
+    def _check_shortcuts(self, generation: Generation) -> None:
+        """Refuse those that the model does not take before anything is tuned."""
+        if not isinstance(self.model, RememberingDenoiser):
+            raise InvalidRequestError(
+                "hyperparameters: kv_cache and parallel_threshold are for masked diffusion."
+            )
+        respond(self.model, [], generation)
 
     def _fit_memory(self, cache: FeatureCache, prepared: Prepared) -> None:
         """Run as many samples at once as fit; a resumed run goes on with the number it had.

@@ -32,12 +32,17 @@ def denoise(
     generator: torch.Generator | None = None,
     attention: Attention = Attention.FULL,
 ) -> list[Int[Tensor, " _"]]:
-    """Denoise a response after each prompt; a row gets the ids it would get alone."""
+    """Denoise a response after each prompt; a row gets the ids it would get alone.
+
+    What cannot be done is refused without prompts, too.
+    """
     steps = _steps_per_block(generation)
     _check_shortcuts(model, generation, attention)
     rows = list(_rows(prompts, generation, words, generator))
     memory = None
-    if attention == Attention.PREFIX and not generation.guidance:  # which reads other prompts too
+    if (
+        rows and attention == Attention.PREFIX and not generation.guidance
+    ):  # which reads other prompts too
         memory = Memory.of_prompts(model, rows) if isinstance(model, RememberingDenoiser) else None
     for start in range(0, generation.length, generation.block_length):
         block = Span(start, start + generation.block_length)

@@ -258,6 +258,17 @@ def test_a_shortcut_needs_a_masked_denoiser(tmp_path: Path, given: dict[str, Any
         defence.prepare()
 
 
+def test_a_shortcut_that_the_models_mode_does_not_take_is_refused_before_the_tuning(
+    tmp_path: Path,
+) -> None:
+    folder = FIXTURE.parents[1] / "lavida" / "anyres"
+    model = load_model(folder, options={"attention": "prefix"})
+    data, settings = dataset(tmp_path, RECORDS), replace(QUICK, kv_cache="prefix")
+    defence = DiSP(model, data, EvaluationSets(), settings, 3, tmp_path, Listener())
+    with pytest.raises(InvalidRequestError, match="kv_cache"):
+        defence.prepare()
+
+
 def test_text_cannot_be_hidden_in_a_model_without_a_mask(tmp_path: Path) -> None:
     model = load_model(gemma_folder(tmp_path / "model"))
     settings = DispSettings(**vars(QUICK) | {"text_mask_ratio": 0.25})
