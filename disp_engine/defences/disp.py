@@ -9,6 +9,7 @@ redundant triggers, each of which alone has little curvature (for these there ar
 `saliency.path` and `saliency.sufficiency`, which are not the paper's).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
@@ -32,6 +33,9 @@ from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, Prepared
 
 __all__ = ["DiSP", "Outcome"]
+
+COMPARED = 32
+"""Samples beside the suspects that are scored where only suspects are rewritten."""
 
 
 @dataclass
@@ -59,44 +63,44 @@ class DiSP(Defence[DispSettings]):
         return super().prepare()
 
     def purify(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
-        """Lines 4-14; the verdict comes first where it decides what is rewritten."""
-        if self._selective and "detect" not in self.asked:
-            raise InvalidRequestError("stages: rewrite_above needs detect.")
+        """Lines 4-14, for all samples or for those that the verdict suspects."""
         rewriter = self._rewriter(cache, generation)
-        saliency, scores = self._score(rewriter, prepared)
-        verdict = None
-        if self._selective:
-            verdict = self._detect(rewriter, prepared, scores, None)
-            chosen = suspects(verdict, prepared, self.settings)
-            rewriter = replace(rewriter, chosen=chosen, sharing=Alone())
-        rewritten = self._rewrite(rewriter, prepared, scores)
-        if verdict is None and "detect" in self.asked:
+        if self.settings.rewrite_above is not None:
+            return self._purify_suspects(rewriter, prepared)
+        samples = prepared.usable
+        saliency, scores = self._score(rewriter, samples)
+        rewritten = self._rewrite(rewriter, samples, scores)
+        findings = None
+        if "detect" in self.asked:
             verdict = self._detect(rewriter, prepared, scores, rewritten)
-        return Purified(
-            samples=resolved(prepared.usable, rewritten),
-            rewritten={name: r for name, r in rewritten.items() if r.responses is not None},
-            failed={r.id: r.failure for r in rewritten.values() if r.failure},
-            saliency=saliency,
-            findings=self._findings(rewriter, prepared, scores, verdict) if verdict else None,
-        )
+            findings = self._findings(rewriter, prepared, samples, scores, verdict)
+        return _purified(prepared, rewritten, saliency, findings)
+
+    def _purify_suspects(self, rewriter: Rewriter, prepared: Prepared) -> Purified:
+        """The verdict of those detectors that need no scores; then lines 4-14 for its suspects.
+
+        Some other samples are scored too: what is salient there as well is not the trigger.
+        """
+        if "detect" not in self.asked:
+            raise InvalidRequestError("stages: rewrite_above needs detect.")
+        verdict = self._detect(rewriter, prepared, None, None)
+        chosen = suspects(verdict, prepared, self.settings)
+        rewriter = replace(rewriter, chosen=chosen, sharing=Alone())
+        samples = with_some_others(prepared.usable, chosen)
+        saliency, scores = self._score(rewriter, samples)
+        rewritten = self._rewrite(rewriter, samples, scores)
+        findings = self._findings(rewriter, prepared, samples, scores, verdict)
+        return _purified(prepared, rewritten, saliency, findings)
 
     def examine(self, cache: FeatureCache, prepared: Prepared, generation: Generation) -> Purified:
         """Lines 4-9 and the verdict; without new responses, of the detectors that need none."""
         if "detect" not in self.asked:
             return super().examine(cache, prepared, generation)
         rewriter = self._rewriter(cache, generation)
-        saliency, scores = self._score(rewriter, prepared)
+        saliency, scores = self._score(rewriter, prepared.usable)
         verdict = self._detect(rewriter, prepared, scores, None)
-        findings = self._findings(rewriter, prepared, scores, verdict)
+        findings = self._findings(rewriter, prepared, prepared.usable, scores, verdict)
         return Purified(list(prepared.usable), saliency=saliency, findings=findings)
-
-    @property
-    def _selective(self) -> bool:
-        return self.settings.rewrite_above is not None
-
-    @property
-    def _rewrites_all(self) -> bool:
-        return "purify" in self.asked and not self._selective
 
     def _detect(
         self,
@@ -120,7 +124,7 @@ class DiSP(Defence[DispSettings]):
                 self.base or None,
             )
 
-        _, purified = self._shared_stages(rewriter, prepared)
+        _, purified = self._stages(rewriter, prepared.usable)
         inputs = self.inputs(
             rewritten=None if rewritten is None else purified.key,
             base=self.base_sha256,
@@ -136,26 +140,32 @@ class DiSP(Defence[DispSettings]):
             return verdict_of(examination.run(prepared.usable, stage))
 
     def _findings(
-        self, rewriter: Rewriter, prepared: Prepared, scores: Stage | None, verdict: Verdict
+        self,
+        rewriter: Rewriter,
+        prepared: Prepared,
+        scored: Sequence[Sample],
+        scores: Stage | None,
+        verdict: Verdict,
     ) -> Findings:
-        """The verdict with maps of the saliency, trigger and target."""
-        samples = prepared.usable
-        if scores is None:
-            return investigate(Findings(samples, verdict), self.training)
-        cut = self.settings.micro_batch
-        starts = range(0, len(samples), cut)
-        found = [s for start in starts for s in rewriter.saliency_at(start, scores)]
-        maps = heat_maps(self.diffusion, rewriter.cache, samples, found.__getitem__)
-        return investigate(Findings(samples, verdict, maps), self.training)
+        """The verdict with maps of the saliency of what was scored, trigger and target."""
+        found = Findings(prepared.usable, verdict)
+        if scores is not None:
+            starts = range(0, len(scored), self.settings.micro_batch)
+            saliency = [s for start in starts for s in rewriter.saliency_at(start, scores)]
+            maps = heat_maps(self.diffusion, rewriter.cache, scored, saliency.__getitem__)
+            found = replace(found, maps=maps)
+        return investigate(found, self.training)
 
     def share(
         self, cache: FeatureCache, prepared: Prepared, generation: Generation, tuned: Stage
     ) -> None:
-        """Let other workers do parts of lines 4-14: of the scores alone, if these choose."""
-        if not self.asked & {"detect", "purify"}:
+        """Let other workers do parts of lines 4-14, unless a verdict has to choose first."""
+        purifies = "purify" in self.asked
+        chooses = purifies and self.settings.rewrite_above is not None
+        if chooses or not self.asked & {"detect", "purify"}:
             return
-        scores, purified = self._shared_stages(self._rewriter(cache, generation), prepared)
-        stages = [scores, purified] if self._rewrites_all else [scores]
+        scores, purified = self._stages(self._rewriter(cache, generation), prepared.usable)
+        stages = [scores, purified] if purifies else [scores]
         cut = self.settings.micro_batch
         self.sharing.offer(tuned, [s for s in stages if s], len(prepared.usable), cut)
 
@@ -163,10 +173,10 @@ class DiSP(Defence[DispSettings]):
         """Do parts of another run's lines 4-14; the tuned projector is there already."""
         rewriter = self._rewriter(cache, self.generation(prepared))
         self.compromise(cache, prepared)
-        scores, purified = self._shared_stages(rewriter, prepared)
+        scores, purified = self._stages(rewriter, prepared.usable)
         if scores:
             rewriter.score(prepared.usable, scores)
-        if self._rewrites_all:
+        if "purify" in self.asked:
             rewriter.rewrite_parts(prepared.usable, scores, purified)
 
     def _rewriter(self, cache: FeatureCache, generation: Generation) -> Rewriter:
@@ -175,23 +185,25 @@ class DiSP(Defence[DispSettings]):
             self.gate,
         )  # fmt: skip
 
-    def _score(self, rewriter: Rewriter, prepared: Prepared) -> tuple[dict[str, Any], Stage | None]:
-        scores, _ = self._shared_stages(rewriter, prepared)
-        if scores is None:
+    def _score(
+        self, rewriter: Rewriter, samples: Sequence[Sample]
+    ) -> tuple[dict[str, Any], Stage | None]:
+        scores, _ = self._stages(rewriter, samples)
+        if scores is None or not samples:
             return {"estimator": None}, None
         with self.timed("saliency", scores) as stage:
-            return rewriter.score(prepared.usable, stage), stage
+            return rewriter.score(samples, stage), stage
 
     def _rewrite(
-        self, rewriter: Rewriter, prepared: Prepared, scores: Stage | None
+        self, rewriter: Rewriter, samples: Sequence[Sample], scores: Stage | None
     ) -> dict[str, Rewritten]:
-        _, purified = self._shared_stages(rewriter, prepared)
+        _, purified = self._stages(rewriter, samples)
         with self.timed("purify", purified) as stage:
-            return rewriter.rewrite(prepared.usable, scores, stage)
+            return rewriter.rewrite(samples, scores, stage)
 
-    def _shared_stages(self, rewriter: Rewriter, prepared: Prepared) -> tuple[Stage | None, Stage]:
+    def _stages(self, rewriter: Rewriter, samples: Sequence[Sample]) -> tuple[Stage | None, Stage]:
         """Where scores, if there are to be any, and new responses are kept."""
-        data = content_sha256(prepared.usable)
+        data = content_sha256(samples)
         scores = None
         if self.settings.masking == "saliency":
             inputs = self.inputs(data=data, saliency=vars(rewriter.saliency_settings))
@@ -209,6 +221,21 @@ class DiSP(Defence[DispSettings]):
         return scores, Stage(self.cache_root, "purify", inputs)
 
 
+def _purified(
+    prepared: Prepared,
+    rewritten: Mapping[str, Rewritten],
+    saliency: dict[str, Any],
+    findings: Findings | None,
+) -> Purified:
+    return Purified(
+        samples=resolved(prepared.usable, rewritten),
+        rewritten={name: r for name, r in rewritten.items() if r.responses is not None},
+        failed={r.id: r.failure for r in rewritten.values() if r.failure},
+        saliency=saliency,
+        findings=findings,
+    )
+
+
 def suspects(verdict: Verdict, prepared: Prepared, settings: DispSettings) -> frozenset[str]:
     """The samples to rewrite: flagged ones, or those beyond the given number of deviations.
 
@@ -220,6 +247,13 @@ def suspects(verdict: Verdict, prepared: Prepared, settings: DispSettings) -> fr
     if marked.any():
         marked = marked | ~np.isfinite(verdict.scores)
     return frozenset(s.id for s, out in zip(prepared.usable, marked.tolist(), strict=True) if out)
+
+
+def with_some_others(samples: Sequence[Sample], chosen: frozenset[str]) -> list[Sample]:
+    """The chosen samples and, evenly spread, up to COMPARED others; nothing if none is chosen."""
+    others = [sample.id for sample in samples if sample.id not in chosen]
+    some = set(others[:: math.ceil(len(others) / COMPARED) or 1])
+    return [s for s in samples if chosen and (s.id in chosen or s.id in some)]
 
 
 def _first(done: Rewritten) -> str | None:

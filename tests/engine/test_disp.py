@@ -13,7 +13,7 @@ from PIL import Image
 
 from disp_engine.context import SilentContext
 from disp_engine.data.dataset import Dataset, read_dataset
-from disp_engine.defences.disp import DiSP, Outcome
+from disp_engine.defences.disp import COMPARED, DiSP, Outcome, with_some_others
 from disp_engine.defences.settings import DispSettings
 from disp_engine.detection.probe import Probe, stamp_all
 from disp_engine.detection.trigger import RecoveredTrigger
@@ -24,7 +24,7 @@ from disp_engine.metrics.evaluator import EvaluationSets
 from disp_engine.metrics.modality import Coalition
 from disp_engine.metrics.success import ContainsAny
 from disp_engine.models.llada_v import LladaV
-from disp_engine.records import Embedded, Tokens, Turn
+from disp_engine.records import Embedded, Sample, Tokens, Turn
 from disp_engine.registry import load_model
 from disp_engine.sharing import Part
 from disp_engine.stages import Stage
@@ -304,11 +304,22 @@ def test_only_what_is_suspicious_enough_is_rewritten(
     outcome = defence.run(*defence.prepare())
     assert len(outcome.rewritten) == count
     assert outcome.kept == [s for s in data.samples if s.id not in outcome.rewritten]
-    assert [name.partition("-")[0] for name in desk.offered] == ["saliency"]
+    assert not desk.offered, "a verdict has to choose first"
     findings = outcome.findings
     assert findings is not None
     assert "response_disagreement" not in findings.verdict.deviations, "nothing to compare yet"
     assert "response_likelihood" in findings.verdict.deviations
+    assert set(findings.maps) == set(outcome.rewritten), "no other sample is scored"
+
+
+def test_suspects_are_scored_beside_a_few_others_from_all_over() -> None:
+    samples = [Sample(f"{n:03d}", (), ()) for n in range(100)]
+    chosen = frozenset(f"{n:03d}" for n in range(10))
+    found = [sample.id for sample in with_some_others(samples, chosen)]
+    assert found == sorted(found) and chosen <= set(found)
+    assert 20 <= len(found) - 10 <= COMPARED and found[-1] > "090"
+    assert with_some_others(samples, frozenset()) == []
+    assert with_some_others(samples[:10], chosen) == samples[:10]
 
 
 def test_a_run_tells_of_every_sample_and_keeps_small_pictures(tmp_path: Path) -> None:
