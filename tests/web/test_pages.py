@@ -105,6 +105,7 @@ def test_the_report_is_read_whole(page, api, url, said, shoot):
         "AML.T0020",
         "LLM04",
         "1.0 % (2/200",
+        "evaluate after: clean",
     ):
         expect(page.get_by_text(text).first).to_be_visible()
     pattern = page.get_by_role("img", name="The recovered pattern")
