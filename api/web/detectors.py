@@ -33,6 +33,9 @@ MEANINGS: Mapping[str, Meaning] = {
         "response likelihood",
         "The model as it was before would practically never give this answer.",
     ),
+    "shared_look": Meaning(
+        "shared look", "Its picture looks like those whose answers are surprising."
+    ),
 }
 
 

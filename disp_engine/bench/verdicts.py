@@ -7,13 +7,13 @@ for each sample, and hundreds of them are feasible.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import torch
 
 from disp_engine import registry
 from disp_engine.bench.cells import Cell
 from disp_engine.context import check
 from disp_engine.defences.defence import Defence
-from disp_engine.detection.examination import verdict_of
+from disp_engine.detection.examination import measurements, verdict_of
 from disp_engine.detection.findings import Findings
 from disp_engine.detection.interfaces import Evidence
 from disp_engine.training.projector import snapshot
@@ -25,15 +25,14 @@ def bare_verdict(defence: Defence[Any]) -> Findings:
     generation, base = defence.generation(prepared), snapshot(defence.model)
     known = {name: registry.detector(name) for name in registry.DETECTORS}
     deciding = {name: detector for name, detector in known.items() if detector.decides}
-    measured: dict[str, list[np.ndarray]] = {name: [] for name in deciding}
+    parts = []
     size = defence.settings.micro_batch
     for start in range(0, len(prepared.usable), size):
         batch = prepared.usable[start : start + size]
         evidence = Evidence(defence.model, cache, batch, generation, defence.seed, base=base)
-        for name, detector in deciding.items():
-            measured[name].append(detector.measure(evidence))
+        parts.append(measurements(evidence, deciding))
         check(defence.context)
-    verdict = verdict_of({name: np.concatenate(parts) for name, parts in measured.items()})
+    verdict = verdict_of({n: torch.cat([part[n] for part in parts]).numpy() for n in parts[0]})
     return Findings(prepared.usable, verdict)
 
 

@@ -10,12 +10,15 @@ from jaxtyping import Float
 from disp_engine import registry
 from disp_engine.context import RunContext, check
 from disp_engine.detection.interfaces import Detector, Evidence
+from disp_engine.detection.shared_look import look
 from disp_engine.detection.verdict import Verdict, judge
 from disp_engine.records import Sample
 from disp_engine.stages import Stage
 
 Measured = Mapping[str, Float[np.ndarray, "S _"]]
 """What each detector has taken from the same samples."""
+LOOKS = "looks"
+"""Beside the detectors' names: the looks of the samples' first pictures."""
 Gather = Callable[[int, Sequence[Sample]], Evidence]
 """What is known of the samples of the micro-batch that begins at a place."""
 
@@ -47,16 +50,22 @@ class Examination:
 
 def verdict_of(measured: Measured) -> Verdict:
     """Judge together all samples that were measured."""
-    detectors = {name: registry.detector(name) for name in measured}
-    scores = {name: detectors[name].score(taken) for name, taken in measured.items()}
-    return judge(scores, [name for name, detector in detectors.items() if detector.decides])
+    detectors = {name: registry.detector(name) for name in measured if name != LOOKS}
+    scores = {name: found.score(measured[name]) for name, found in detectors.items()}
+    deciding = [name for name, detector in detectors.items() if detector.decides]
+    return judge(scores, deciding, measured[LOOKS])
 
 
-def measurements(evidence: Evidence) -> dict[str, torch.Tensor]:
-    """What each detector that can be asked takes from the samples."""
+def measurements(
+    evidence: Evidence, detectors: Mapping[str, Detector] | None = None
+) -> dict[str, torch.Tensor]:
+    """What detectors (all that can be asked) take from the samples, and how their pictures look."""
+    detectors = askable(evidence) if detectors is None else detectors
+    pictures = [evidence.cache.of(sample, sample.turns)[0] for sample in evidence.samples]
+    taken = {name: np.asarray(found.measure(evidence)) for name, found in detectors.items()}
     return {
-        name: torch.from_numpy(np.asarray(found.measure(evidence), dtype=np.float64))
-        for name, found in askable(evidence).items()
+        LOOKS: torch.stack([look(picture) for picture in pictures]),
+        **{name: torch.from_numpy(values.astype(np.float64)) for name, values in taken.items()},
     }
 
 

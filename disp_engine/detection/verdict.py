@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from disp_engine.detection import shared_look
 from disp_engine.detection.excess import body, excess
 from disp_engine.metrics.auroc import auroc
 
@@ -24,10 +25,11 @@ class Verdict:
 
     Detectors in nats decide: `p_value` is the smallest of their p times their number (Bonferroni);
     below ALPHA the dataset is `poisoned`. `scores` are means, over those of them that see a group
-    apart (all, if none does), of nats above the median; samples above `threshold` are `flagged`.
-    The gate: a dataset that is not called poisoned has no flagged sample. `telling` are the
-    detectors that see the group, or rank its samples highest. `p_values` is None for those that do
-    not decide, and their `deviations` are robust ones from the body of the data.
+    apart (all, if none does), of nats above the median, with the nats that the picture's look adds
+    (`shared_look`); samples above `threshold` are `flagged`. The gate: a dataset that is not called
+    poisoned has no flagged sample. `telling` are the detectors that see the group, or rank its
+    samples highest. `p_values` is None for those that do not decide, and their `deviations` are
+    robust ones from the body of the data.
     """
 
     poisoned: bool
@@ -62,9 +64,15 @@ class Verdict:
 
 
 def judge(
-    scores: Mapping[str, Float[np.ndarray, " S"]], deciding: Collection[str] | None = None
+    scores: Mapping[str, Float[np.ndarray, " S"]],
+    deciding: Collection[str] | None = None,
+    looks: Float[np.ndarray, "S W"] | None = None,
 ) -> Verdict:
-    """Combine what the detectors say of the same samples; without `deciding` ones all decide."""
+    """Combine what the detectors say of the same samples; without `deciding` ones all decide.
+
+    Given the pictures' `looks`, surprise that a look predicts is added to a sample's own score; on
+    the dataset they do not decide.
+    """
     decide = [name for name in scores if deciding is None or name in deciding]
     p_values: dict[str, float | None] = dict.fromkeys(scores)
     found = {name: min(1.0, len(decide) * excess(scores[name]).p_value) for name in decide}
@@ -75,13 +83,17 @@ def judge(
     }
     apart = [name for name, p in found.items() if p < ALPHA]
     combined = _mean([deviations[name] for name in apart or decide or scores])
+    if looks is not None:
+        deviations[shared_look.NAME] = shared_look.predicted(combined, looks)
+        p_values[shared_look.NAME] = None
+        combined = combined + deviations[shared_look.NAME]
     threshold = excess(combined).threshold if apart else None
     flagged = np.zeros(len(combined), dtype=bool)
     if threshold is not None:
         flagged = np.nan_to_num(combined, nan=-np.inf) > threshold
     telling = tuple(
         name
-        for name, values in scores.items()
+        for name, values in deviations.items()
         if name in apart or (name not in decide and _agrees(values, flagged))
     )
     p_value = min(found.values(), default=1.0)

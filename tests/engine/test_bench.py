@@ -199,7 +199,9 @@ def test_every_cell_names_an_attack_and_a_defence_that_exist() -> None:
 def test_detection_is_measured_against_what_was_poisoned(bench: Workbench) -> None:
     row = bench.row(Cell("detection", ATTACK, "disp", measure="detection"))
     found = row["detection"]
-    assert set(found["areas"]) == set(DETECTORS), "every detector's need is met in a DiSP run"
+    assert set(found["areas"]) == {*DETECTORS, "shared_look"}, (
+        "every detector's need is met in a DiSP run"
+    )
     assert all(area is None or 0 <= area <= 1 for area in found["areas"].values())
     assert found["flags"]["recall"]["scored"] == 2
     clean = bench.row(Cell("any", replace(ATTACK, rate=0.0), "disp", measure="detection", draw=3))

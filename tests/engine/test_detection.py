@@ -12,9 +12,10 @@ from disp_engine.detection.first_step_kl import divergence
 from disp_engine.detection.response_disagreement import disagreement
 from disp_engine.detection.response_likelihood import surprise
 from disp_engine.detection.saliency_concentration import concentration
+from disp_engine.detection.shared_look import WIDTH, look, predicted
 from disp_engine.detection.verdict import ALPHA, judge
 from disp_engine.metrics.auroc import auroc
-from disp_engine.records import Embedded
+from disp_engine.records import Embedded, VisualFeatures
 from disp_engine.saliency.estimator import Saliency
 
 
@@ -164,6 +165,46 @@ def test_what_one_detector_cannot_tell_the_others_do() -> None:
     verdict = judge(scores)
     assert math.isnan(verdict.scores[0]) and not verdict.flagged[0]
     assert verdict.flagged[1:40].all()
+
+
+def striped(poisoned: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Looks of 12 entries, of which poison moves one by three deviations."""
+    looks = rng.normal(size=(len(poisoned), 12))
+    looks[:, 3] += 3 * poisoned
+    return looks
+
+
+def test_what_the_pictures_of_surprising_answers_share_makes_others_of_that_look_suspect() -> None:
+    rng = np.random.default_rng(0)
+    bad = np.arange(400) % 5 == 0
+    loud = bad & (np.arange(400) % 2 == 0)  # half of the poison does not surprise
+    nats = {"one": rng.exponential(0.1, 400) + 8 * loud}
+    looks = striped(bad, rng)
+    alone, together = judge(nats), judge(nats, looks=looks)
+    before, after = auroc(alone.scores, bad), auroc(together.scores, bad)
+    assert before is not None and after is not None and before < 0.85 < 0.95 < after
+    assert (together.poisoned, together.p_value) == (alone.poisoned, alone.p_value)
+    assert together.p_values["shared_look"] is None, "it does not decide"
+    assert (together.flagged & loud).sum() == loud.sum()
+
+
+def test_looks_that_have_nothing_to_do_with_surprise_add_next_to_nothing() -> None:
+    rng = np.random.default_rng(1)
+    nats, looks = rng.exponential(1.0, 400), rng.normal(size=(400, 12))
+    assert abs(predicted(nats, looks)).max() < 0.1
+    nats[:7] = np.nan
+    assert np.isfinite(predicted(nats, looks)).all()
+    assert not predicted(nats[:9], looks[:9]).any(), "too few to learn from"
+    verdict = judge({"one": nats}, looks=looks)
+    assert not verdict.poisoned and math.isnan(verdict.scores[0])
+
+
+def test_a_look_is_the_same_whenever_it_is_taken_and_no_wider_than_it_may_be() -> None:
+    tiles = torch.randn(2, 9, 300)
+    picture = VisualFeatures(tiles, (30, 30))
+    assert torch.equal(look(picture), look(VisualFeatures(tiles[:1], (60, 30))))
+    assert look(picture).shape == (WIDTH,)
+    assert look(VisualFeatures(tiles[..., :20], (30, 30))).shape == (40,)
 
 
 def test_auroc_counts_pairs() -> None:
