@@ -70,7 +70,7 @@ def test_every_rewritten_sample_is_scored_mapped_and_can_be_read(
     client: Client, job: Job, data: PoisonedSet
 ) -> None:
     verdict = client.report(job.id).verdict
-    assert verdict is not None and set(verdict.detectors) == set(DETECTORS)
+    assert verdict is not None and set(verdict.detectors) == {*DETECTORS, "shared_look"}
     samples = list(client.samples(job.id, limit=1000).data)
     assert len(samples) == data.samples
     rewritten = [s for s in samples if s.status is SampleStatus.REWRITTEN]

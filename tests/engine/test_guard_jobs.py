@@ -144,7 +144,7 @@ def test_a_half_precision_projector_is_measured_as_its_file_holds_it(
 def test_every_response_is_given_anew_and_judged(data: Dataset, tmp_path: Path, guard: str) -> None:
     outcome, _ = defend("self_purification", data, tmp_path, guard=guard)
     assert outcome.findings is not None
-    assert {"response_disagreement", "response_likelihood"} == set(
+    assert {"response_disagreement", "response_likelihood", "shared_look"} == set(
         outcome.findings.to_json()["detectors"]
     )
     assert set(outcome.rewritten) | set(outcome.quarantined) == {s.id for s in data.samples}
