@@ -85,7 +85,7 @@ class Outcome:
     The rates of a measurement that was not asked for are null. `kept` samples are in the output as
     they came. `recovered` tells of the recovered trigger before and after, where one was recovered:
     its ASR and the attribution to its parts. `guard` tells of the guard under which `after` was
-    measured, `shortcuts` of what the generation's were compared on.
+    measured, `shortcuts` how often those of the generation differed.
     """
 
     before: dict[str, Any]
@@ -153,14 +153,16 @@ class Defence(ABC, Generic[S]):
             why = next(iter(prepared.failed.values()), "no sample has a picture")
             raise InvalidDatasetError(f"training data: no sample can be used: {why}.")
         self._tell_quarantined(prepared.failed)
-        if self.settings.shortcuts:
-            self._check_shortcuts(self.generation(prepared))
+        self._check_shortcuts()
         if self.settings.fit_memory:
             self._fit_memory(cache, prepared)
         return cache, prepared
 
-    def _check_shortcuts(self, generation: Generation) -> None:
+    def _check_shortcuts(self) -> None:
         """Refuse those that the model does not take before anything is tuned."""
+        generation = self.settings.generation([])  # whatever its length
+        if generation.exact:
+            return
         if not isinstance(self.model, RememberingDenoiser):
             raise InvalidRequestError(
                 "hyperparameters: kv_cache and parallel_threshold are for masked diffusion."

@@ -121,11 +121,6 @@ class DefenceSettings:
             parallel_threshold=self.parallel_threshold,
         )
 
-    @property
-    def shortcuts(self) -> bool:
-        """Whether responses may be made in other ways than exactly."""
-        return self.kv_cache != "none" or self.parallel_threshold is not None
-
     def to_json(self) -> dict[str, Any]:
         """The settings as the report holds them."""
         return asdict(self)

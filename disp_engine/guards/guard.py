@@ -7,10 +7,9 @@ is shown in its place; the model then says the answer. Letters: B questions, K c
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from PIL.Image import Image
 from torch import Tensor
 
@@ -242,8 +241,8 @@ def visual_tokens(prompt: Embedded) -> list[int]:
     return found
 
 
-def hidden_columns(rulings: Sequence[Ruling]) -> Any:
-    """Hidden columns of a batch [B K], or None where nothing is hidden."""
+def hidden_columns(rulings: Sequence[Ruling]) -> Bool[Tensor, "B K"] | None:
+    """Hidden columns of a batch, or None where nothing is hidden."""
     if not any(ruling.hidden for ruling in rulings):
         return None
     longest = max(len(ruling.shown.embeddings) for ruling in rulings)
