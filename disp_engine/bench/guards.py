@@ -47,8 +47,9 @@ from disp_engine.training.projector import (
 
 PATCH = AttackSettings("black_patch_centre", "targeted_refusal", 0.1)
 """PurMM's attack: a black square in the centre of a tenth of the pictures, and a refusal."""
-BADNET = AttackSettings("black_patch", "targeted_refusal", 0.5)
-"""CleanSight's companion code poisons half of its samples."""
+BADNET = replace(PATCH, rate=0.5)
+"""CleanSight's companion code poisons half of its samples. In the centre, for a patch in the corner
+draws no attention here: `cleansight1` shows that, too."""
 PURMM_BASELINES = (
     "undefended", "random_tokens", "sparse_vlm", "diff_pure", "zip", "samp_detox",
 )  # fmt: skip
@@ -154,8 +155,8 @@ def purmm9() -> Iterable[GuardCell]:
 
 
 def cleansight1() -> Iterable[GuardCell]:
-    """CleanSight's main table: four triggers, and two losses of who controls the tuning."""
-    for trigger in ("black_patch", "blended", "issba", "wanet"):
+    """CleanSight's main table: its triggers, and two losses of who controls the tuning."""
+    for trigger in (BADNET.trigger, "black_patch", "blended", "issba", "wanet"):
         yield from _pair("cleansight1", replace(BADNET, trigger=trigger), "cleansight")
     inserted = replace(BADNET, target="random_insertion")
     for objective in OBJECTIVES:
@@ -165,7 +166,7 @@ def cleansight1() -> Iterable[GuardCell]:
 
 def cleansight2() -> Iterable[GuardCell]:
     """CleanSight against guards of pictures."""
-    for trigger in ("black_patch", "blended", "wanet"):
+    for trigger in (BADNET.trigger, "blended", "wanet"):
         for guard in (*CLEANSIGHT_BASELINES, "cleansight"):
             yield GuardCell("cleansight2", replace(BADNET, trigger=trigger), guard)
 

@@ -39,8 +39,10 @@ def main() -> None:
     makers |= {
         llava.NAME: make_llava,
         gemma.NAME: make_gemma,
-        painters.DDPM: partial(make_painter, painters.DDPM, painters.write_ddpm),
-        painters.MAE: partial(make_painter, painters.MAE, painters.write_mae),
+        painters.DDPM: partial(
+            make_painter, painters.DDPM, painters.write_ddpm, painters.DDPM_RECIPE
+        ),
+        painters.MAE: partial(make_painter, painters.MAE, painters.write_mae, painters.MAE_RECIPE),
     }
     parser.add_argument("--only", choices=makers, help="one of the checkpoints")
     given = parser.parse_args()
@@ -94,11 +96,11 @@ def make_gemma(out: Path) -> None:
     save_card(folder, facts, registry.load_model(folder), DEFAULTS)
 
 
-def make_painter(name: str, write: Callable[..., None], out: Path) -> None:
+def make_painter(name: str, write: Callable[..., None], recipe: PainterRecipe, out: Path) -> None:
     """A network of the world's pictures, for baselines."""
     folder, progress = out / name, Progress(out / f"{name}.safetensors")
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder, PainterRecipe(), progress.save, progress.restore)
+    write(folder, recipe, progress.save, progress.restore)
 
 
 def _gemma_tower(path: Path) -> PatchTower:

@@ -40,11 +40,20 @@ def save_card(
     card = {
         "id": folder.name,
         **facts,
-        "sha256": {p.name: _sha256(p) for p in sorted(folder.iterdir()) if p.name != "card.yaml"},
+        "sha256": hashes(folder),
         "quality": measure_quality(model),
         "defaults": dict(defaults),
     }
     (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of a checkpoint's files but its card, by their paths in the folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "card.yaml"
+    }
 
 
 def measure_quality(model: VisualModel, scenes: int = 500) -> dict[str, Any]:
@@ -78,7 +87,3 @@ def _answers(model: VisualModel, tasks: Sequence[Task], images: Sequence[Image])
     ]
     answers = respond(model, prompts, Generation())
     return [model.text(answer) for answer in answers]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -19,6 +19,7 @@ from torch.nn.functional import mse_loss
 from transformers.models.vit_mae.configuration_vit_mae import ViTMAEConfig
 from transformers.models.vit_mae.modeling_vit_mae import ViTMAEForPreTraining
 
+from disp_engine.builtin.recipe.card import HELD_OUT_SEED, hashes
 from disp_engine.builtin.recipe.pictures import PATCH, draw_pictures
 from disp_engine.builtin.recipe.tower import learning_rate, normalise
 from disp_engine.builtin.world import SIZE
@@ -29,16 +30,23 @@ Restore = Callable[[nn.Module, torch.optim.Optimizer], int]
 Loss = Callable[[Float[Tensor, "B 3 S S"], torch.Generator], Float[Tensor, ""]]
 
 
+HELD_OUT = 512
+"""Pictures on which the finished network's loss is measured."""
+
+
 @dataclass(frozen=True)
 class PainterRecipe:
     """Settings of a training."""
 
-    steps: int = 6000
-    batch: int = 32
+    steps: int
+    batch: int
     learning_rate: float = 1e-3
     scenes: int = 16_000
     save_every: int = 200
     seed: int = 4
+
+
+DDPM_RECIPE, MAE_RECIPE = PainterRecipe(3000, 16), PainterRecipe(6000, 32)
 
 
 def write_ddpm(folder: Path, recipe: PainterRecipe, save: Save, restore: Restore) -> None:
@@ -49,8 +57,9 @@ def write_ddpm(folder: Path, recipe: PainterRecipe, save: Save, restore: Restore
     kinds: tuple[Any, Any] = (UNet2DModel, DDPMScheduler)
     torch.manual_seed(recipe.seed)
     unet = kinds[0](
-        sample_size=SIZE, layers_per_block=1, block_out_channels=(16, 32, 64), norm_num_groups=8,
-        down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3,
+        sample_size=SIZE, layers_per_block=1, block_out_channels=(16, 32, 32, 64),
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D",) * 4, up_block_types=("UpBlock2D",) * 4,
     )  # fmt: skip
     schedule = kinds[1]()
     alphas = schedule.alphas_cumprod
@@ -64,7 +73,8 @@ def write_ddpm(folder: Path, recipe: PainterRecipe, save: Save, restore: Restore
     _train(unet, loss_of, recipe, save, restore)
     unet.save_pretrained(folder / "unet")
     schedule.save_pretrained(folder / "scheduler")
-    _write_card(folder, recipe, "Tiny diffusion model of coloured shapes, for baselines")
+    described = "Tiny diffusion model of coloured shapes, for baselines"
+    _write_card(folder, recipe, described, _held_out(loss_of))
 
 
 def write_mae(folder: Path, recipe: PainterRecipe, save: Save, restore: Restore) -> None:
@@ -87,7 +97,8 @@ def write_mae(folder: Path, recipe: PainterRecipe, save: Save, restore: Restore)
     network.save_pretrained(folder)
     pictures = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures, indent=1))
-    _write_card(folder, recipe, "Tiny masked autoencoder of coloured shapes, for baselines")
+    described = "Tiny masked autoencoder of coloured shapes, for baselines"
+    _write_card(folder, recipe, described, _held_out(loss_of))
 
 
 def _train(
@@ -116,8 +127,21 @@ def _train(
     network.eval()
 
 
-def _write_card(folder: Path, recipe: PainterRecipe, description: str) -> None:
+@torch.no_grad()
+def _held_out(loss_of: Loss) -> float:
+    """The loss on pictures that were never trained on."""
+    pictures = draw_pictures(HELD_OUT, np.random.default_rng(HELD_OUT_SEED), stickers=0.0)
+    generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+    return loss_of(normalise(pictures.pixels), generator).item()
+
+
+def _write_card(folder: Path, recipe: PainterRecipe, description: str, loss: float) -> None:
     card = {
-        "id": folder.name, "kind": "painter", "description": description, "recipe": asdict(recipe),
-    }  # fmt: skip
+        "id": folder.name,
+        "kind": "painter",
+        "description": description,
+        "recipe": asdict(recipe),
+        "sha256": hashes(folder),
+        "quality": {"held_out_loss": loss, "pictures": HELD_OUT},
+    }
     (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
