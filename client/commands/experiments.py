@@ -84,7 +84,9 @@ def poison(
 
 
 def bench(
-    table: Annotated[str, typer.Argument(help="table1..4, figure2..4, modality, triggers, ...")],
+    table: Annotated[
+        str, typer.Argument(help="table1..4, figure2..4, modality, detection, purmm1..6, ...")
+    ],
     out: Annotated[Path, typer.Option(help="Where JSON, CSV, Markdown and plot go.")] = Path(
         "disp-bench"
     ),

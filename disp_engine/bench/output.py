@@ -130,8 +130,18 @@ def _guarded(row: Row) -> list[str]:
         return []
     told = {"RP": share(row["recovery_performance"]), "TP": row["trade_off"]}
     shares = [f"{name} {100 * value:.1f}" for name, value in told.items() if value is not None]
-    auroc = [] if row["auroc"] is None else [f"AUROC {row['auroc']:.3f}"]
-    return [*shares, *auroc, f"latency {row['latency_ratio']:.2f} x"]
+    return [*shares, *_flagged(row), f"latency {row['latency_ratio']:.2f} x"]
+
+
+def _flagged(row: Row) -> list[str]:
+    """What a guard tells that detects."""
+    if row["auroc"] is None:
+        return []
+    right, wrong = (
+        f"{rate['successes']}/{rate['scored']}"
+        for rate in (row["true_positive_rate"], row["false_positive_rate"])
+    )
+    return [f"AUROC {row['auroc']:.3f}", f"flagged {right}, wrongly {wrong}"]
 
 
 def _attributions(modality: Row) -> list[str]:

@@ -43,6 +43,13 @@ def created(capsys: pytest.CaptureFixture[str]) -> str:
     return job_id
 
 
+def test_help_tells_what_is_taken_where_nothing_is_given(
+    disp: Disp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert disp("fetch", "-h") == 0
+    assert "[artifacts/JOB]" in capsys.readouterr().out, "brackets are not markup"
+
+
 def test_submit_watch_and_fetch_bring_the_artifacts(
     disp: Disp, service: Service, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
