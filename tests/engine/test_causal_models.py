@@ -229,6 +229,26 @@ def test_a_config_that_asks_for_more_is_refused(
         registry.load_autoregressive(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "told"),
+    [
+        ("llava_next", None, {"use_image_newline_parameter": True}),
+        ("internvl", "vision_config", {"dropout": 0.0, "initializer_factor": 0.1}),
+        ("qwen2_vl", None, {"vision_token_id": 3}),
+        ("qwen2_vl", "vision_config", {"in_chans": 3, "spatial_patch_size": 14}),
+    ],
+)
+def test_what_the_public_folders_tell_without_effect_is_let_pass(
+    name: str, part: str | None, told: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folder_of(name), folder)
+    raw = json.loads((folder / "config.json").read_text())
+    (raw if part is None else raw[part]).update(told)
+    (folder / "config.json").write_text(json.dumps(raw))
+    registry.load_autoregressive(folder)
+
+
 def test_a_tokenizer_with_another_image_token_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(folder_of("llava_1_5"), folder)

@@ -41,6 +41,7 @@ class InternVl(CausalModel):
         InternVLConfig,
         {"qwen2": Qwen2Config, "llama": LlamaConfig},
         {"internvl_vision": InternVLVisionConfig},
+        unused=frozenset({"dropout", "initializer_factor"}),
     )
 
     @classmethod
