@@ -38,6 +38,8 @@ MODELS: Mapping[str, str] = {
 """Model families by the `architectures` entry of config.json."""
 
 MODEL_KINDS = ("diffusion", "autoregressive")
+GO_WITH: Mapping[str, tuple[str, ...]] = {"rows": ("contrast", "rounds")}
+"""Defaults of a card that suit only what it says of another one."""
 
 FAMILY_GROUP = "disp.model_families"
 """Entry points by which other packages add families, named by the `architectures` entry too."""
@@ -260,21 +262,30 @@ def builtin_models(kind: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def card_defaults(folder: Path) -> dict[str, Any]:
-    """Hyperparameters of the card beside a checkpoint, or else of its family's card."""
+def card_defaults(folder: Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Hyperparameters of the card beside a checkpoint, or else of its family's card.
+
+    What suits only what the card says of another one is left out where that is `given` otherwise.
+    """
     path = folder / "card.yaml"
     if path.is_file():
-        return dict(read_card(path).get("defaults", {}))
-    cards = resources.files(family(folder).__module__) / "cards.yaml"
-    (card,) = yaml.safe_load(cards.read_text())
-    return dict(card["defaults"])
+        defaults = dict(read_card(path).get("defaults", {}))
+    else:
+        cards = resources.files(family(folder).__module__) / "cards.yaml"
+        (card,) = yaml.safe_load(cards.read_text())
+        defaults = dict(card["defaults"])
+    for name, others in GO_WITH.items():
+        if (given or {}).get(name) not in (None, defaults.get(name)):
+            defaults = {key: value for key, value in defaults.items() if key not in others}
+    return defaults
 
 
-def guard_defaults(folder: Path, name: str) -> dict[str, Any]:
+def guard_defaults(folder: Path, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint's card says of a guard's options, which stand among its defaults."""
     kind = _named(GUARDS, "guard", name)
     known = {field.name for field in fields(kind)}
-    return {key: value for key, value in card_defaults(folder).items() if key in known}
+    defaults = card_defaults(folder, given)
+    return {key: value for key, value in defaults.items() if key in known}
 
 
 def _build(

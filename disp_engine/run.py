@@ -49,7 +49,7 @@ def run(
     spec.out_dir.mkdir(parents=True, exist_ok=True)
     kind = registry.defence(str(spec.method.get("type")))
     given = spec.method.get("hyperparameters", {})
-    card = registry.card_defaults(spec.model_dir)
+    card = registry.card_defaults(spec.model_dir, given)
     settings = kind.settings_type.resolve(card, spec.defaults, given)
     with log.timed("ingest", ingested.began if ingested else None):
         data = ingested or ingest(spec, log)

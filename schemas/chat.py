@@ -1,10 +1,19 @@
 """Chat completions on the wire, as OpenAI's API has them, and what a guard adds to them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from schemas.wire import Resource
+
+
+def _refuse(value: Any) -> None:
+    if value and value != {"type": "text"}:
+        raise ValueError("is not supported; leave it out")
+
+
+Unsupported = Annotated[Any, AfterValidator(_refuse)]
+"""Something that would change the answer, or what is told of it, if it were done."""
 
 
 class Asked(BaseModel):
@@ -50,6 +59,12 @@ class ChatRequest(Asked):
     temperature: float | None = None
     n: int = Field(default=1, ge=1, le=1)
     stream: bool = False
+    stop: Unsupported = None
+    tools: Unsupported = None
+    functions: Unsupported = None
+    response_format: Unsupported = None
+    logprobs: Unsupported = None
+    logit_bias: Unsupported = None
 
 
 class MaskedRegion(Resource):

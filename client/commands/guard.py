@@ -182,7 +182,7 @@ def guard_options(
     """What a guard is told: the model's card, then the command; a calibration is an option too."""
     from disp_engine import registry
 
-    found = registry.guard_defaults(model, guard)
+    told = read_options(given)
     if calibration is not None:
-        found["calibration"] = str(calibration)
-    return found | read_options(given)
+        told = {"calibration": str(calibration)} | told
+    return registry.guard_defaults(model, guard, told) | told

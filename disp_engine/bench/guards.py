@@ -54,6 +54,7 @@ PURMM_BASELINES = (
     "undefended", "random_tokens", "sparse_vlm", "diff_pure", "zip", "samp_detox",
 )  # fmt: skip
 CLEANSIGHT_BASELINES = ("undefended", "blur", "flip", "shrink_pad", "strip", "bdmae", "zip")
+Options = Mapping[str, Any]
 PAINTERS: Mapping[str, tuple[str, str]] = {
     "diff_pure": ("ddpm", "disp-tiny-ddpm"),
     "zip": ("ddpm", "disp-tiny-ddpm"),
@@ -62,9 +63,10 @@ PAINTERS: Mapping[str, tuple[str, str]] = {
 }
 """Guards that need a network of pictures: their option, and the folder beside the model."""
 CALIBRATION_QUESTIONS = 200
+PUBLISHED_PURMM: Options = {"rows": "answer"}
+PUBLISHED_CLEANSIGHT: Options = {"first_layer": 1, "last_layer": 3, "tau": 0.18}
+"""The authors' layers 10 to 24 of 32 and tau 0.02 at 576 tokens, for four layers and 64 tokens."""
 LENGTH = 32
-
-Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ class GuardCell:
 
     @property
     def label(self) -> str:
-        """The guard with those options that vary in a table."""
+        """The guard with those options that vary in a table; `none`, as in all tables, for none."""
+        if self.defence == "undefended":
+            return "none"
         told = ",".join(f"{name}={value}" for name, value in self.options.items())
         return f"{self.defence}({told})" if told else self.defence
 
@@ -108,6 +112,7 @@ def purmm1() -> Iterable[GuardCell]:
     """Table 1: PurMM and its baselines."""
     for guard in (*PURMM_BASELINES, "purmm"):
         yield GuardCell("purmm1", PATCH, guard)
+    yield GuardCell("purmm1", PATCH, "purmm", PUBLISHED_PURMM)
 
 
 @_by_lora
@@ -158,6 +163,7 @@ def cleansight1() -> Iterable[GuardCell]:
     """CleanSight's main table: its triggers, and two losses of who controls the tuning."""
     for trigger in (BADNET.trigger, "black_patch", "blended", "issba", "wanet"):
         yield from _pair("cleansight1", replace(BADNET, trigger=trigger), "cleansight")
+    yield GuardCell("cleansight1", BADNET, "cleansight", PUBLISHED_CLEANSIGHT)
     inserted = replace(BADNET, target="random_insertion")
     for objective in OBJECTIVES:
         for guard in ("undefended", "cleansight"):
@@ -245,7 +251,8 @@ class GuardBench:
             self._compromise(cell, sets, parameters)
             success = ContainsAny(built.target.phrases)
             found = self._guarded(cell, sets, success)
-        return _row(cell, found, self.model_dir.name, self.seed)
+        told = {"model": self.model_dir.name, "seed": self.seed, "options": self._options(cell)}
+        return told | _row(cell, found)
 
     def _adapted(self, cell: GuardCell) -> AbstractContextManager[Adapted | None]:
         """The model with adapters for as long as the cell lasts, where it is tuned by LoRA."""
@@ -283,19 +290,23 @@ class GuardBench:
         given = (settings, self.seed, stage, self.context, objective)
         tune_projector(self._model, prepared.usable, cache, *given, adapted=parameters)
 
+    def _options(self, cell: GuardCell) -> dict[str, Any]:
+        """What the cell's guard is told: by the model's card, then by the cell."""
+        if cell.defence == "cleansight":
+            told = registry.card_defaults(self.model_dir) | cell.options
+            return asdict(CalibrationSettings.of_card(told))
+        return registry.guard_defaults(self.model_dir, cell.defence, cell.options) | cell.options
+
     def _guard(self, cell: GuardCell, sets: AttackSets) -> Guard:
         """The cell's guard, with what it needs of clean questions."""
-        options: dict[str, Any] = dict(cell.options)
-        if cell.defence == "purmm":
-            options = registry.guard_defaults(self.model_dir, "purmm") | options
+        options = self._options(cell)
         clean = sets.untouched
         clean = replace(clean, samples=clean.samples[:CALIBRATION_QUESTIONS])
         if cell.defence == "cleansight":
             questions = [question_of(sample, clean) for sample in clean.samples]
             path = self.root / "calibration.json"
-            settings = CalibrationSettings.of_card(registry.card_defaults(self.model_dir))
-            calibrate(self._model, questions, settings).save(path)
-            options["calibration"] = str(path)
+            calibrate(self._model, questions, CalibrationSettings(**options)).save(path)
+            options = {"calibration": str(path)}
         painter = painter_of(cell.defence, self.model_dir)
         if painter is not None:
             options[PAINTERS[cell.defence][0]] = str(painter)
@@ -304,7 +315,7 @@ class GuardBench:
         return registry.guard(cell.defence, self._model, options)
 
 
-def _row(cell: GuardCell, found: Mapping[str, Any], model: str, seed: int) -> dict[str, Any]:
+def _row(cell: GuardCell, found: Mapping[str, Any]) -> dict[str, Any]:
     bare = found["undefended"]
     cp, asr, rp = (
         (share(bare[name]), share(found[name]))
@@ -313,14 +324,12 @@ def _row(cell: GuardCell, found: Mapping[str, Any], model: str, seed: int) -> di
     detection = found["detection"]
     objective = {} if cell.objective is None else {"objective": cell.objective}
     return objective | {
-        "model": model,
         "trigger": cell.attack.label,
         "target": cell.attack.target,
         "poisoning_rate": cell.attack.rate,
         "defence": cell.label,
         "start": cell.start,
         "trained": cell.trained,
-        "seed": seed,
         "asr_with_trigger": found["asr_with_trigger"],
         "asr_without_trigger": found["asr_without_trigger"],
         "clean_performance": found["clean_performance"],
@@ -336,5 +345,6 @@ def _row(cell: GuardCell, found: Mapping[str, Any], model: str, seed: int) -> di
         "removed_tokens": found["removed_tokens"],
         "seconds": found["seconds_per_question"],
         "latency_ratio": found["latency_ratio"],
+        "latency_ratio_of": found["latency_ratio_of"],
         "undefended": bare,
     }

@@ -29,12 +29,16 @@ from disp_engine.interfaces import VisualModel
 from disp_engine.records import Embedded
 from disp_engine.responses import plain_answers
 
+LEAST_ASKED, MOST_ASKED = 10, 100
+"""Clean questions for the threshold; none shows a picture that is laid over them."""
+
 
 @dataclass(frozen=True)
 class StripSettings:
     """Clean LLaVA data, how many of its pictures, their share of a blend, and a false alarm rate.
 
-    Of the clean questions themselves `false_alarms` are flagged; `length` bounds their answers.
+    Of other clean questions, a hundred at most, `false_alarms` are flagged; `length` bounds their
+    answers.
     """
 
     clean: str
@@ -49,8 +53,9 @@ class StripSettings:
             raise InvalidRequestError("guard: alpha, false_alarms in (0, 1); pictures above 1.")
         with TemporaryDirectory() as pool:
             questions = _questions(read_dataset(Path(self.clean), Path(pool)), self.pictures)
-        strip = Strip(model, [one.images[0] for one in questions], self.alpha)
-        found = [strip.agreement(question, self.length) for question in questions]
+        laid, asked = questions[: self.pictures], questions[self.pictures :]
+        strip = Strip(model, [one.images[0] for one in laid], self.alpha)
+        found = [strip.agreement(question, self.length) for question in asked]
         strip.threshold = float(np.percentile(found, 100 * (1 - self.false_alarms)))
         return strip
 
@@ -93,9 +98,11 @@ class Strip(Guard):
         return blend(image.convert("RGB"), other.convert("RGB"), self.alpha)
 
 
-def _questions(dataset: Dataset, count: int) -> list[Question]:
-    """The first question of the first samples that show a picture."""
-    usable = [sample for sample in dataset.samples if sample.images][:count]
-    if len(usable) < count:
-        raise InvalidDatasetError(f"guard: strip needs {count} clean questions with a picture.")
+def _questions(dataset: Dataset, pictures: int) -> list[Question]:
+    """The first question of samples that show a picture: those laid over, then those asked."""
+    usable = [sample for sample in dataset.samples if sample.images][: pictures + MOST_ASKED]
+    if len(usable) < pictures + LEAST_ASKED:
+        raise InvalidDatasetError(
+            f"guard: strip needs {pictures + LEAST_ASKED} clean questions with a picture."
+        )
     return [Question(one.turns[:1], (dataset.image(one.images[0]),)) for one in usable]

@@ -32,6 +32,8 @@ class Course:
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     seconds: float = 0.0
     answered: int = 0
+    seconds_of: dict[str, float] = field(default_factory=dict)
+    """The same by the set's name, of all that was joined."""
 
     def add(
         self, name: str, samples: Sequence[Sample], guarded: Sequence[Guarded], guard: Guard
@@ -57,6 +59,8 @@ class Course:
             self.verdicts.setdefault(name, []).extend(verdicts)
         self.seconds += other.seconds
         self.answered += other.answered
+        for name in other.answers:  # a batch is of one set
+            self.seconds_of[name] = self.seconds_of.get(name, 0.0) + other.seconds
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "Course":
@@ -162,6 +166,7 @@ def _rates(course: Course, sets: EvaluationSets) -> dict[str, Any]:
 
 def _row(course: Course, sets: EvaluationSets, bare: Course) -> dict[str, Any]:
     ratio = course.seconds / bare.seconds if bare.seconds else None
+    ratios = {name: course.seconds_of[name] / s for name, s in bare.seconds_of.items() if s}
     return _rates(course, sets) | {
         "detection": _detection(course.verdicts).to_json(),
         "removed_tokens": {
@@ -169,6 +174,7 @@ def _row(course: Course, sets: EvaluationSets, bare: Course) -> dict[str, Any]:
             for name, verdicts in course.verdicts.items()
         },
         "latency_ratio": ratio,
+        "latency_ratio_of": ratios,
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from disp_engine import registry
 from disp_engine.bench.cells import Size
@@ -37,6 +38,7 @@ def test_a_cell_is_measured_once(bench: GuardBench, guard: str) -> None:
     assert bench.row(cell) == first, "a kept cell keeps its time too"
     assert (first["auroc"] is None) == (guard != "cleansight")
     assert first["latency_ratio"] > 0
+    assert set(first["latency_ratio_of"]) == {"triggered", "clean"}
 
 
 @pytest.mark.parametrize("objective", ["trojvlm", "vlood"])
@@ -81,6 +83,31 @@ def test_an_attack_is_tuned_once_and_changes_the_model(bench: GuardBench) -> Non
     assert any((now[name] != value).any() for name, value in bench._base.items())
 
 
+@pytest.mark.parametrize(
+    ("guard", "options", "expected"),
+    [
+        ("undefended", {}, {}),
+        ("purmm", {}, {"rows": "last", "contrast": 9.0, "rounds": 2}),
+        ("purmm", {"rows": "answer"}, {"rows": "answer"}),
+        ("purmm", {"clustering": "gmm"}, {"rows": "last", "contrast": 9.0, "rounds": 2,
+                                          "clustering": "gmm"}),
+        ("cleansight", {"last_layer": 1}, {"first_layer": 0, "last_layer": 1, "percentile": 99.0,
+                                           "tau": None}),
+    ],
+)  # fmt: skip
+def test_a_row_tells_what_the_guard_was_told(
+    tmp_path: Path, guard: str, options: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folder_of("llava_1_5_siglip"), folder)
+    card = {"rows": "last", "contrast": 9.0, "rounds": 2, "first_layer": 0}
+    (folder / "card.yaml").write_text(yaml.safe_dump({"id": "model", "defaults": card}))
+    found = GuardBench(folder, tmp_path / "work", SIZE, 0, SilentContext())
+    row = found.row(GuardCell("purmm1", PATCH, guard, options))
+    assert row["options"] == expected
+    assert row["defence"].startswith("none" if guard == "undefended" else guard)
+
+
 def test_a_table_is_written_for_machines_and_for_people(tmp_path: Path) -> None:
     spec = BenchSpec(
         "purmm2", tmp_path, tmp_path / "work", folder_of("llava_1_5_siglip"),
@@ -119,7 +146,7 @@ def test_a_row_is_missing_where_its_network_is(tmp_path: Path) -> None:
     )  # fmt: skip
     told, said = Warnings(), []
     run_bench(spec, told, lambda number, total, cell: said.append(cell.defence))
-    assert said == ["undefended", "random_tokens", "sparse_vlm", "purmm"]
+    assert said == ["undefended", "random_tokens", "sparse_vlm", "purmm", "purmm"]
     assert len(told.texts) == 3 and "no row of zip: disp-tiny-ddpm" in told.texts[1]
 
 

@@ -42,7 +42,7 @@ def guard(request: pytest.FixtureRequest, tmp_path: Path) -> Guard:
         calibrate(model, QUESTIONS, CalibrationSettings(tau=0.01, percentile=50)).save(path)
         options = {"calibration": str(path)}
     if name == "strip":
-        archive(tmp_path / "clean.zip", ["What?", "Who?"], tmp_path / "pool")
+        archive(tmp_path / "clean.zip", [f"What {n}?" for n in range(12)], tmp_path / "pool")
         options = {"clean": str(tmp_path / "clean.zip"), "pictures": 2, "length": LENGTH}
     if name in ("diff_pure", "zip", "samp_detox"):
         options = {"ddpm": str(ddpm_folder()), "steps": 3}

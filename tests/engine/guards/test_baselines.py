@@ -95,12 +95,23 @@ def test_strip_scores_the_share_of_blends_with_the_same_answer(
     assert guard.agreement(asked(picture(9)), 2) == 0.5
 
 
-def test_strips_threshold_comes_from_clean_questions(tmp_path: Path) -> None:
-    archive(tmp_path / "clean.zip", ["What?", "Who?", "Where?"], tmp_path / "pool")
+def test_strips_threshold_comes_from_clean_questions_that_are_not_laid_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive(tmp_path / "clean.zip", [f"What {n}?" for n in range(13)], tmp_path / "pool")
+    asked_of: list[str] = []
+
+    def agreement(guard: Strip, question: Question, length: int) -> float:
+        asked_of.append(question.turns[0].text)
+        return len(asked_of) / 10
+
+    monkeypatch.setattr(Strip, "agreement", agreement)
     settings = StripSettings(str(tmp_path / "clean.zip"), pictures=3, length=2)
     guard = settings.build(causal_model("llava_1_5"))
-    assert 1 / 3 <= guard.threshold <= 1, "each is one of its own blends"
-    with pytest.raises(InvalidDatasetError, match="4 clean questions"):
+    assert len(guard.clean) == 3 and len(asked_of) == 10
+    assert not any(f"What {n}?" in text for text in asked_of for n in range(3))
+    assert guard.threshold == pytest.approx(0.91), "nine of ten are below"
+    with pytest.raises(InvalidDatasetError, match="14 clean questions"):
         StripSettings(str(tmp_path / "clean.zip"), pictures=4).build(guard.model)
 
 
