@@ -62,6 +62,8 @@ PAINTERS: Mapping[str, tuple[str, str]] = {
     "bdmae": ("mae", "disp-tiny-mae"),
 }
 """Guards that need a network of pictures: their option, and the folder beside the model."""
+DENOISING: Mapping[str, Options] = {"diff_pure": {"steps": 30}, "samp_detox": {"steps": 24}}
+"""Every fifth of the steps that the authors go through: all take seconds a question here."""
 CALIBRATION_QUESTIONS = 200
 PUBLISHED_PURMM: Options = {"rows": "answer"}
 PUBLISHED_CLEANSIGHT: Options = {"first_layer": 1, "last_layer": 3, "tau": 0.18}
@@ -111,7 +113,7 @@ def _by_lora(table: Table) -> Table:
 def purmm1() -> Iterable[GuardCell]:
     """Table 1: PurMM and its baselines."""
     for guard in (*PURMM_BASELINES, "purmm"):
-        yield GuardCell("purmm1", PATCH, guard)
+        yield _cell("purmm1", PATCH, guard)
     yield GuardCell("purmm1", PATCH, "purmm", PUBLISHED_PURMM)
 
 
@@ -126,7 +128,7 @@ def purmm2() -> Iterable[GuardCell]:
 def purmm3() -> Iterable[GuardCell]:
     """Table 3: recovery, with and without the filter."""
     for guard in PURMM_BASELINES:
-        yield GuardCell("purmm3", PATCH, guard)
+        yield _cell("purmm3", PATCH, guard)
     yield GuardCell("purmm3", PATCH, "purmm", {"reference": "none"})
     yield GuardCell("purmm3", PATCH, "purmm")
 
@@ -156,7 +158,7 @@ def purmm6() -> Iterable[GuardCell]:
 def purmm9() -> Iterable[GuardCell]:
     """Table 9: time of one question, all guards."""
     for guard in registry.GUARDS:
-        yield GuardCell("purmm9", PATCH, guard)
+        yield _cell("purmm9", PATCH, guard)
 
 
 def cleansight1() -> Iterable[GuardCell]:
@@ -193,6 +195,10 @@ GUARD_TABLES: Mapping[str, Table] = {
 def painter_of(guard: str, model_dir: Path) -> Path | None:
     """The network that a guard needs: it lies beside the model, as the recipe leaves it."""
     return model_dir.parent / PAINTERS[guard][1] if guard in PAINTERS else None
+
+
+def _cell(table: str, attack: AttackSettings, guard: str) -> GuardCell:
+    return GuardCell(table, attack, guard, DENOISING.get(guard, {}))
 
 
 def _pair(table: str, attack: AttackSettings, guard: str) -> Iterable[GuardCell]:
