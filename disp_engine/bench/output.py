@@ -14,6 +14,7 @@ from disp_engine.stages import write_atomically
 NAMES = ("table", "model", "published", "trigger", "target", "poisoning_rate", "defence", "start",
          "trained", "seed", "mask_ratio", "objective")  # fmt: skip
 RATES = ("asr_with_trigger", "asr_without_trigger", "clean_performance", "robust_performance",
+         "recovery_performance", "true_positive_rate", "false_positive_rate",
          "token_agreement")  # fmt: skip
 NUMBERS = ("relative_clean_performance", "trade_off", "defence_effectiveness",
            "robust_improvement", "cider", "auroc", "latency_ratio", "seconds")  # fmt: skip
@@ -125,17 +126,26 @@ def _detection(found: Row) -> str:
 
 
 def _guarded(row: Row) -> list[str]:
-    """What tables of guards tell besides."""
-    if row.get("latency_ratio") is None:
+    """What tables of guards tell besides; published rows tell a part of it."""
+    recovered, ratio = share(row.get("recovery_performance")), row.get("latency_ratio")
+    if recovered is None and ratio is None:
         return []
-    told = {"RP": share(row["recovery_performance"]), "TP": row["trade_off"]}
+    told = {"RP": recovered, "TP": row.get("trade_off")}
     shares = [f"{name} {100 * value:.1f}" for name, value in told.items() if value is not None]
-    return [*shares, *_flagged(row), f"latency {row['latency_ratio']:.2f} x"]
+    latency = [] if ratio is None else [f"latency {ratio:.2f} x"]
+    return [*shares, *_flagged(row), *latency, *_options(row)]
+
+
+def _options(row: Row) -> list[str]:
+    """What the guard was told; what the defence's name tells is told twice."""
+    told = [f"{name} {v:g}" if isinstance(v, float) else f"{name} {v}"
+            for name, v in row.get("options", {}).items() if v is not None]  # fmt: skip
+    return [f"told: {', '.join(told)}"] if told else []
 
 
 def _flagged(row: Row) -> list[str]:
     """What a guard tells that detects."""
-    if row["auroc"] is None:
+    if row.get("auroc") is None:
         return []
     right, wrong = (
         f"{rate['successes']}/{rate['scored']}"

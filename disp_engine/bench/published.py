@@ -9,6 +9,9 @@ import yaml
 from disp_engine.bench.tables import TARGETS
 
 FILE = Path(__file__).with_name("published.yaml")
+GUARDS_FILE = Path(__file__).with_name("published_guards.yaml")
+RATES = {"cp": "clean_performance", "asr": "asr_with_trigger", "rp": "recovery_performance"}
+"""Columns of tables of guards that are rates; `tp` and `seconds` are numbers."""
 
 
 def published_rows(table: str) -> list[dict[str, Any]]:
@@ -21,7 +24,7 @@ def published_rows(table: str) -> list[dict[str, Any]]:
     elif table == "table4":
         found = _by_benchmark(content[table])
     else:
-        return []
+        return list(_of_guards(table))
     mark = {"published": True, "source": content["source"], "table": table,
             "model": content[table]["model"]}  # fmt: skip
     return [mark | row for row in found]
@@ -58,6 +61,25 @@ def _by_benchmark(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             kinds = dict(zip(content["benchmarks"], shares, strict=True))
             yield {"trigger": "black_patch", "target": target, "poisoning_rate": 0.2,
                    "defence": defence, "kinds": kinds}  # fmt: skip
+
+
+def _of_guards(table: str) -> Iterator[dict[str, Any]]:
+    """Rows of a table of guards; where times are printed, with their ratio to the first row's."""
+    content = yaml.safe_load(GUARDS_FILE.read_text()).get(table, {"rows": []})
+    common = {key: value for key, value in content.items() if key not in ("columns", "rows")}
+    first: dict[str, float] = {}
+    for row in content["rows"]:
+        told = dict(zip(content["columns"], row["printed"], strict=True))
+        first = first or told
+        found = {name: {"rate": told[column] / 100} for column, name in RATES.items()
+                 if column in told}  # fmt: skip
+        if "tp" in told:
+            found["trade_off"] = told["tp"] / 100
+        if "seconds" in told:
+            found["seconds"] = told["seconds"]
+            found["latency_ratio"] = told["seconds"] / first["seconds"]
+        rest = {key: value for key, value in row.items() if key != "printed"}
+        yield {"published": True, "table": table} | common | rest | found
 
 
 def _rates(printed: list[float], undefended: list[float]) -> dict[str, Any]:
