@@ -1,6 +1,5 @@
 """The shipped checkpoint is what its card says, and was made by the recipe beside it."""
 
-import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from disp_engine.builtin.instructions import (
     refuse,
     replace_word,
 )
-from disp_engine.builtin.recipe.card import exact_match
+from disp_engine.builtin.recipe import llava, painters
+from disp_engine.builtin.recipe.card import exact_match, hashes
+from disp_engine.builtin.recipe.llava import LlavaRecipe
 from disp_engine.builtin.recipe.plans import PLANS
 from disp_engine.builtin.recipe.tower import TowerRecipe
 from disp_engine.builtin.world import SIZE, draw_scene, render
@@ -36,21 +37,25 @@ def card() -> dict[str, Any]:
     return dict(yaml.safe_load((FOLDER / "card.yaml").read_text()))
 
 
-def test_files_are_those_of_the_card_and_small() -> None:
-    found = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in FOLDER.iterdir()
-        if path.name != "card.yaml"
-    }
-    assert found == card()["sha256"]
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 10_000_000
+@pytest.mark.parametrize(
+    "name", [path.parent.name for path in registry.BUILTIN.glob("*/card.yaml")]
+)
+def test_files_are_those_of_the_card_and_small(name: str) -> None:
+    folder = registry.BUILTIN / name
+    told = yaml.safe_load((folder / "card.yaml").read_text())
+    assert told["id"] == name and told["sha256"] == hashes(folder)
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 10_000_000
 
 
-def test_the_card_tells_the_recipe_of_this_tree() -> None:
-    assert card()["recipe"] == {
-        "tower": vars(TowerRecipe()),
-        "language": vars(PLANS[0].language),
-    }
+def test_the_cards_tell_the_recipes_of_this_tree() -> None:
+    assert card()["recipe"] == {"tower": vars(TowerRecipe()), "language": vars(PLANS[0].language)}
+    assert recipe_of(llava.NAME) == llava.facts(TowerRecipe(), LlavaRecipe())["recipe"]
+    assert recipe_of(painters.DDPM) == vars(painters.DDPM_RECIPE)
+    assert recipe_of(painters.MAE) == vars(painters.MAE_RECIPE)
+
+
+def recipe_of(name: str) -> Any:
+    return yaml.safe_load((registry.BUILTIN / name / "card.yaml").read_text())["recipe"]
 
 
 def test_quality_was_measured_on_500_scenes_and_is_above_90_percent() -> None:
