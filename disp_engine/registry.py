@@ -33,6 +33,7 @@ MODELS: Mapping[str, str] = {
     "LlavaLLaDAModelLM": "disp_engine.models.llada_v:LladaV",
     "LlavaLladaForMaskedDiffusion": "disp_engine.models.lavida:Lavida",
     "LlavaNextForConditionalGeneration": "disp_engine.models.llava_next:LlavaNext",
+    "LlavaOnevisionForConditionalGeneration": "disp_engine.models.llava_onevision:LlavaOnevision",
     "Qwen2VLForConditionalGeneration": "disp_engine.models.qwen2_vl:Qwen2Vl",
 }
 """Model families by the `architectures` entry of config.json."""

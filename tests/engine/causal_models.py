@@ -25,6 +25,13 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 )
 from transformers.models.llava_next.modeling_llava_next import LlavaNextForConditionalGeneration
 from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
+from transformers.models.llava_onevision.configuration_llava_onevision import LlavaOnevisionConfig
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
+from transformers.models.llava_onevision.modeling_llava_onevision import (
+    LlavaOnevisionForConditionalGeneration,
+)
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLForConditionalGeneration
@@ -53,7 +60,9 @@ SPECIAL = (
 )  # fmt: skip
 """Their ids are their places: an alphabet of bytes follows."""
 ID = {token: number for number, token in enumerate(SPECIAL)}
-FAMILIES = ("llava_1_5", "llava_1_5_siglip", "llava_next", "internvl", "qwen2_vl")
+FAMILIES = (
+    "llava_1_5", "llava_1_5_siglip", "llava_next", "llava_onevision", "internvl", "qwen2_vl",
+)  # fmt: skip
 
 
 def byte_tokenizer(*, begins: bool) -> Tokenizer:
@@ -164,6 +173,30 @@ def llava_next() -> tuple[Any, Any]:
     )  # fmt: skip
 
 
+def llava_onevision() -> tuple[Any, Any]:
+    """The most is one crop's tokens, so that larger pictures are shrunk."""
+    grids = [[24, 24], [24, 48], [48, 24], [48, 48], [72, 48]]
+    tower = {key: value for key, value in CLIP.items() if key in SIGLIP_KEYS}
+    config = LlavaOnevisionConfig(
+        vision_config=tower | {"model_type": "siglip_vision_model", "vision_use_head": False},
+        text_config={"model_type": "qwen2"} | TEXT,
+        image_token_index=ID["<image>"], video_token_index=ID["<video>"],
+        image_grid_pinpoints=grids, vision_aspect_ratio="anyres_max_1",
+    )  # fmt: skip
+    pictures = LlavaOnevisionImageProcessorPil(
+        size={"height": 24, "width": 24}, image_grid_pinpoints=grids,
+        image_mean=[0.5] * 3, image_std=[0.5] * 3,
+    )  # fmt: skip
+    model = seeded(LlavaOnevisionForConditionalGeneration, config)
+
+    @torch.no_grad()
+    def counts(cut: Any) -> list[int]:
+        told = {key: value for key, value in cut.items() if key != "batch_num_images"}
+        return [len(shown) for shown in model.model.get_image_features(**told).pooler_output]
+
+    return model, Expander(pictures, "<image>", counts)
+
+
 def internvl() -> tuple[Any, Any]:
     tower = {
         "model_type": "internvl_vision", "hidden_size": 24, "intermediate_size": 32,
@@ -208,6 +241,7 @@ BUILT = {
     "llava_1_5": llava_1_5,
     "llava_1_5_siglip": llava_1_5_siglip,
     "llava_next": llava_next,
+    "llava_onevision": llava_onevision,
     "internvl": internvl,
     "qwen2_vl": qwen2_vl,
 }

@@ -123,7 +123,7 @@ def test_every_visual_token_but_newlines_stands_in_one_tile(name: str) -> None:
         assert len(placed) == len(set(placed)), "tiles do not overlap"
         outside = set(prompt.visual().nonzero()[:, 0].tolist()) - set(placed)
         assert not set(placed) - set(prompt.visual().nonzero()[:, 0].tolist())
-        if name == "llava_next":
+        if name in ("llava_next", "llava_onevision"):
             newline = model.backbone.whole.model.image_newline  # type: ignore[attr-defined]
             assert outside, "each row of the crops ends with a newline"
             for token in outside:
@@ -151,6 +151,17 @@ def test_a_hidden_border_of_llava_next_belongs_to_no_crop() -> None:
     start = prompt.spans[0][0]
     assert [(g.start - start, g.rows, g.columns, g.stride) for g in prompt.grids[1:]] == [
         (16, 3, 4, 9), (20, 3, 4, 9), (16 + 3 * 9, 3, 4, 9), (20 + 3 * 9, 3, 4, 9),
+    ]  # fmt: skip
+
+
+def test_crops_that_are_shrunk_share_their_tokens_by_where_their_middles_lie() -> None:
+    """48 x 72 pixels are six crops of 4 x 4; 12 x 8 tokens are shown as 4 x 3."""
+    model = causal_model("llava_onevision")
+    (shown,) = model.encode_images([picture(0, (48, 72))])
+    prompt = model.embed(model.tokenise_prompt([Turn("human", "<image>")]), [shown])
+    start = prompt.spans[0][0]
+    assert [(g.start - start, g.rows, g.columns, g.stride) for g in prompt.grids[1:]] == [
+        (16, 1, 1, 4), (17, 1, 2, 4), (20, 2, 1, 4), (21, 2, 2, 4), (28, 1, 1, 4), (29, 1, 2, 4),
     ]  # fmt: skip
 
 
@@ -233,6 +244,7 @@ def test_a_config_that_asks_for_more_is_refused(
     ("name", "part", "told"),
     [
         ("llava_next", None, {"use_image_newline_parameter": True}),
+        ("llava_onevision", None, {"use_image_newline_parameter": True}),
         ("internvl", "vision_config", {"dropout": 0.0, "initializer_factor": 0.1}),
         ("qwen2_vl", None, {"vision_token_id": 3}),
         ("qwen2_vl", "vision_config", {"in_chans": 3, "spatial_patch_size": 14}),
@@ -247,6 +259,16 @@ def test_what_the_public_folders_tell_without_effect_is_let_pass(
     (raw if part is None else raw[part]).update(told)
     (folder / "config.json").write_text(json.dumps(raw))
     registry.load_autoregressive(folder)
+
+
+def test_a_layout_of_crops_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folder_of("llava_onevision"), folder)
+    raw = json.loads((folder / "config.json").read_text())
+    raw["vision_aspect_ratio"] = "pad"
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(InvalidModelError, match="must be anyres_max_N"):
+        registry.load_autoregressive(folder)
 
 
 def test_a_tokenizer_with_another_image_token_is_refused(tmp_path: Path) -> None:

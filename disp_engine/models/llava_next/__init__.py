@@ -1,13 +1,17 @@
 """LLaVA-NeXT: the whole picture and its crops, laid side by side with a newline after each row.
 
 Paper: https://llava-vl.github.io/blog/2024-01-30-llava-next/. Letters: N tiles, P tokens of a tile,
-H, W the crops' tokens laid side by side.
+Q all tokens of a picture, newlines among them.
 """
 
+import math
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from PIL.Image import Image
+from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
 from transformers.models.clip.configuration_clip import CLIPVisionConfig
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -90,17 +94,27 @@ class LlavaNext(CausalModel):
 
     def show(self, features: VisualFeatures) -> Shown:
         """The whole picture, then the rows of the crops without the border that was padded."""
-        model = self.backbone.whole.model
         width, height = features.size
+        across = side(features.tiles)
+        whole = Grid(0, across, across, across)
+        tokens = self.packed(self.project(features.tiles), (height, width))
+        return Shown(tokens, (whole, *self._crops((height, width), across)))
+
+    def packed(self, tiles: Float[Tensor, "N P D"], size: tuple[int, int]) -> Float[Tensor, "Q D"]:
+        """The tiles of a picture of `size` (height, width) in the order in which they are read."""
+        model = self.backbone.whole.model
         (tokens,), _ = model.pack_image_features(
-            [self.project(features.tiles)],
-            [[height, width]],
+            [tiles],
+            [size],
             vision_feature_select_strategy=self.config.vision_feature_select_strategy,
             image_newline=model.image_newline,
         )
-        across = side(features.tiles)
-        whole = Grid(0, across, across, across)
-        return Shown(tokens, (whole, *self._crops((height, width), across)))
+        laid: Tensor = tokens
+        return laid
+
+    def laid(self, rows: int, columns: int, across: int) -> tuple[int, int]:
+        """As how many rows and columns the crops' tokens are shown; `across` are a crop's."""
+        return rows, columns
 
     def _crops(self, size: tuple[int, int], across: int) -> list[Grid]:
         """What is left of each crop of `across` tokens a side; none reaches into another."""
@@ -109,9 +123,10 @@ class LlavaNext(CausalModel):
         high, wide = (length // pixels * across for length in best)
         unpadded: Any = unpad_image  # untyped in transformers
         left = unpadded(torch.arange(high * wide).reshape(1, high, wide), size)[0]
-        rows = _parts(int(left[0, 0]) // wide, left.shape[0], across)
-        columns = _parts(int(left[0, 0]) % wide, left.shape[1], across)
-        stride = left.shape[1] + 1  # a newline ends each row
+        shown = self.laid(*left.shape, across)
+        rows = _parts(int(left[0, 0]) // wide, left.shape[0], across, shown[0])
+        columns = _parts(int(left[0, 0]) % wide, left.shape[1], across, shown[1])
+        stride = shown[1] + 1  # a newline ends each row
         return [
             Grid(across**2 + top * stride + begin, bottom - top, end - begin, stride)
             for top, bottom in rows
@@ -119,7 +134,11 @@ class LlavaNext(CausalModel):
         ]
 
 
-def _parts(cut: int, length: int, across: int) -> list[tuple[int, int]]:
-    """Intervals of [0, length) that belong to one crop each, `cut` tokens of the first missing."""
-    edges = range(across - cut % across, length, across)
-    return list(zip([0, *edges], [*edges, length], strict=True))
+def _parts(cut: int, length: int, across: int, shown: int) -> list[tuple[int, int]]:
+    """Intervals of [0, shown) that belong to one crop each, `cut` tokens of the first missing.
+
+    Where `length` tokens are shown as fewer, each belongs to the crop in which its middle lies.
+    """
+    edges = [0, *range(across - cut % across, length, across), length]
+    scaled = [math.ceil(edge * shown / length - 0.5) for edge in edges]
+    return [(begin, end) for begin, end in pairwise(scaled) if begin < end]
