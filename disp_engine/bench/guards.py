@@ -298,10 +298,11 @@ class GuardBench:
 
     def _options(self, cell: GuardCell) -> dict[str, Any]:
         """What the cell's guard is told: by the model's card, then by the cell."""
+        own = dict(cell.options)
         if cell.defence == "cleansight":
-            told = registry.card_defaults(self.model_dir) | cell.options
+            told = registry.card_defaults(self.model_dir) | own
             return asdict(CalibrationSettings.of_card(told))
-        return registry.guard_defaults(self.model_dir, cell.defence, cell.options) | cell.options
+        return registry.guard_defaults(self.model_dir, cell.defence, own) | own
 
     def _guard(self, cell: GuardCell, sets: AttackSets) -> Guard:
         """The cell's guard, with what it needs of clean questions."""

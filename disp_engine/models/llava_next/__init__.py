@@ -123,7 +123,7 @@ class LlavaNext(CausalModel):
         high, wide = (length // pixels * across for length in best)
         unpadded: Any = unpad_image  # untyped in transformers
         left = unpadded(torch.arange(high * wide).reshape(1, high, wide), size)[0]
-        shown = self.laid(*left.shape, across)
+        shown = self.laid(left.shape[0], left.shape[1], across)
         rows = _parts(int(left[0, 0]) // wide, left.shape[0], across, shown[0])
         columns = _parts(int(left[0, 0]) % wide, left.shape[1], across, shown[1])
         stride = shown[1] + 1  # a newline ends each row

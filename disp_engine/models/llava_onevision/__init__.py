@@ -61,7 +61,7 @@ class LlavaOnevision(LlavaNext):
     def largest_picture(cls, config: Any) -> int:
         """No more than the shrunk crops, where the largest ones are shrunk at all."""
         tower = config.vision_config
-        tile = (tower.image_size // tower.patch_size) ** 2
+        tile: int = (tower.image_size // tower.patch_size) ** 2
         most = LOOSE**2 * _crops_of(config) * tile
         return min(super().largest_picture(config), tile + int(most + math.sqrt(most) + 1))
 
