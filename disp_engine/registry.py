@@ -263,29 +263,32 @@ def builtin_models(kind: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def card_defaults(folder: Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Hyperparameters of the card beside a checkpoint, or else of its family's card.
-
-    What suits only what the card says of another one is left out where that is `given` otherwise.
-    """
+def card_defaults(folder: Path) -> dict[str, Any]:
+    """Hyperparameters of the card beside a checkpoint, or else of its family's card."""
     path = folder / "card.yaml"
     if path.is_file():
-        defaults = dict(read_card(path).get("defaults", {}))
-    else:
-        cards = resources.files(family(folder).__module__) / "cards.yaml"
-        (card,) = yaml.safe_load(cards.read_text())
-        defaults = dict(card["defaults"])
-    for name, others in GO_WITH.items():
-        if (given or {}).get(name) not in (None, defaults.get(name)):
-            defaults = {key: value for key, value in defaults.items() if key not in others}
-    return defaults
+        return dict(read_card(path).get("defaults", {}))
+    cards = resources.files(family(folder).__module__) / "cards.yaml"
+    (card,) = yaml.safe_load(cards.read_text())
+    return dict(card["defaults"])
+
+
+def suited(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A card's defaults without those that suit only another one, which is `given` otherwise."""
+    out = {
+        other
+        for name, others in GO_WITH.items()
+        if given.get(name) not in (None, defaults.get(name))
+        for other in others
+    }
+    return {key: value for key, value in defaults.items() if key not in out}
 
 
 def guard_defaults(folder: Path, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint's card says of a guard's options, which stand among its defaults."""
     kind = _named(GUARDS, "guard", name)
     known = {field.name for field in fields(kind)}
-    defaults = card_defaults(folder, given)
+    defaults = suited(card_defaults(folder), given)
     return {key: value for key, value in defaults.items() if key in known}
 
 

@@ -49,8 +49,9 @@ def run(
     spec.out_dir.mkdir(parents=True, exist_ok=True)
     kind = registry.defence(str(spec.method.get("type")))
     given = spec.method.get("hyperparameters", {})
-    card = registry.card_defaults(spec.model_dir, given)
-    settings = kind.settings_type.resolve(card, spec.defaults, given)
+    below = (registry.card_defaults(spec.model_dir), spec.defaults)
+    layers = [registry.suited(defaults, given) for defaults in below]
+    settings = kind.settings_type.resolve(*layers, given)
     with log.timed("ingest", ingested.began if ingested else None):
         data = ingested or ingest(spec, log)
         success = matcher(**spec.success) if spec.success else None

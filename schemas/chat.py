@@ -8,7 +8,7 @@ from schemas.wire import Resource
 
 
 def _refuse(value: Any) -> None:
-    if value and value != {"type": "text"}:
+    if value:
         raise ValueError("is not supported; leave it out")
 
 
@@ -42,6 +42,12 @@ class TextPart(Asked):
     text: str
 
 
+class PlainText(Asked):
+    """The one form that answers have."""
+
+    type: Literal["text"]
+
+
 class Message(Asked):
     """One message; a system's text is put before the first question."""
 
@@ -62,9 +68,14 @@ class ChatRequest(Asked):
     stop: Unsupported = None
     tools: Unsupported = None
     functions: Unsupported = None
-    response_format: Unsupported = None
+    tool_choice: Unsupported = None
+    function_call: Unsupported = None
+    response_format: PlainText | None = None
     logprobs: Unsupported = None
     logit_bias: Unsupported = None
+    frequency_penalty: Unsupported = None
+    presence_penalty: Unsupported = None
+    audio: Unsupported = None
 
 
 class MaskedRegion(Resource):

@@ -35,6 +35,7 @@ from disp_engine.metrics.utility import (
     relative_clean_performance,
     robust_improvement,
 )
+from disp_engine.models.inspection import promised_sha256
 from disp_engine.stages import Stage
 from disp_engine.training.examples import FeatureCache, prepare
 from disp_engine.training.lora import Adapted, LoraSettings, adapted
@@ -45,6 +46,9 @@ from disp_engine.training.projector import (
     tuning_inputs,
 )
 
+Options = Mapping[str, Any]
+"""What a guard is told, by the names of its settings."""
+
 PATCH = AttackSettings("black_patch_centre", "targeted_refusal", 0.1)
 """PurMM's attack: a black square in the centre of a tenth of the pictures, and a refusal."""
 BADNET = replace(PATCH, rate=0.5)
@@ -54,7 +58,6 @@ PURMM_BASELINES = (
     "undefended", "random_tokens", "sparse_vlm", "diff_pure", "zip", "samp_detox",
 )  # fmt: skip
 CLEANSIGHT_BASELINES = ("undefended", "blur", "flip", "shrink_pad", "strip", "bdmae", "zip")
-Options = Mapping[str, Any]
 PAINTERS: Mapping[str, tuple[str, str]] = {
     "diff_pure": ("ddpm", "disp-tiny-ddpm"),
     "zip": ("ddpm", "disp-tiny-ddpm"),
@@ -65,8 +68,9 @@ PAINTERS: Mapping[str, tuple[str, str]] = {
 DENOISING: Mapping[str, Options] = {"diff_pure": {"steps": 30}, "samp_detox": {"steps": 24}}
 """Every fifth of the steps that the authors go through: all take seconds a question here."""
 CALIBRATION_QUESTIONS = 200
-PUBLISHED_PURMM: Options = {"rows": "answer"}
-PUBLISHED_CLEANSIGHT: Options = {"first_layer": 1, "last_layer": 3, "tau": 0.18}
+AUTHORS_PURMM: Options = {"rows": "answer"}
+"""The authors' code; the paper's rows are `all_causal`."""
+AUTHORS_CLEANSIGHT: Options = {"first_layer": 1, "last_layer": 3, "tau": 0.18}
 """The authors' layers 10 to 24 of 32 and tau 0.02 at 576 tokens, for four layers and 64 tokens."""
 LENGTH = 32
 
@@ -113,8 +117,8 @@ def _by_lora(table: Table) -> Table:
 def purmm1() -> Iterable[GuardCell]:
     """Table 1: PurMM and its baselines."""
     for guard in (*PURMM_BASELINES, "purmm"):
-        yield _cell("purmm1", PATCH, guard)
-    yield GuardCell("purmm1", PATCH, "purmm", PUBLISHED_PURMM)
+        yield GuardCell("purmm1", PATCH, guard)
+    yield GuardCell("purmm1", PATCH, "purmm", AUTHORS_PURMM)
 
 
 @_by_lora
@@ -128,7 +132,7 @@ def purmm2() -> Iterable[GuardCell]:
 def purmm3() -> Iterable[GuardCell]:
     """Table 3: recovery, with and without the filter."""
     for guard in PURMM_BASELINES:
-        yield _cell("purmm3", PATCH, guard)
+        yield GuardCell("purmm3", PATCH, guard)
     yield GuardCell("purmm3", PATCH, "purmm", {"reference": "none"})
     yield GuardCell("purmm3", PATCH, "purmm")
 
@@ -158,14 +162,14 @@ def purmm6() -> Iterable[GuardCell]:
 def purmm9() -> Iterable[GuardCell]:
     """Table 9: time of one question, all guards."""
     for guard in registry.GUARDS:
-        yield _cell("purmm9", PATCH, guard)
+        yield GuardCell("purmm9", PATCH, guard)
 
 
 def cleansight1() -> Iterable[GuardCell]:
     """CleanSight's main table: its triggers, and two losses of who controls the tuning."""
     for trigger in (BADNET.trigger, "black_patch", "blended", "issba", "wanet"):
         yield from _pair("cleansight1", replace(BADNET, trigger=trigger), "cleansight")
-    yield GuardCell("cleansight1", BADNET, "cleansight", PUBLISHED_CLEANSIGHT)
+    yield GuardCell("cleansight1", BADNET, "cleansight", AUTHORS_CLEANSIGHT)
     inserted = replace(BADNET, target="random_insertion")
     for objective in OBJECTIVES:
         for guard in ("undefended", "cleansight"):
@@ -195,10 +199,6 @@ GUARD_TABLES: Mapping[str, Table] = {
 def painter_of(guard: str, model_dir: Path) -> Path | None:
     """The network that a guard needs: it lies beside the model, as the recipe leaves it."""
     return model_dir.parent / PAINTERS[guard][1] if guard in PAINTERS else None
-
-
-def _cell(table: str, attack: AttackSettings, guard: str) -> GuardCell:
-    return GuardCell(table, attack, guard, DENOISING.get(guard, {}))
 
 
 def _pair(table: str, attack: AttackSettings, guard: str) -> Iterable[GuardCell]:
@@ -235,7 +235,12 @@ class GuardBench:
 
     def _inputs(self, cell: GuardCell) -> dict[str, Any]:
         same = {key: value for key, value in asdict(cell).items() if key != "table"}
-        return {
+        painter = painter_of(cell.defence, self.model_dir)
+        drawn = {} if painter is None else {
+            "painter": promised_sha256(painter),
+            "steps": DENOISING.get(cell.defence),
+        }  # fmt: skip
+        return drawn | {
             "cell": same,
             "model": self._model.revision,
             "size": [self.size.samples, self.size.test, dict(self.size.hyperparameters)],
@@ -298,7 +303,7 @@ class GuardBench:
 
     def _options(self, cell: GuardCell) -> dict[str, Any]:
         """What the cell's guard is told: by the model's card, then by the cell."""
-        own = dict(cell.options)
+        own = {**DENOISING.get(cell.defence, {}), **cell.options}
         if cell.defence == "cleansight":
             told = registry.card_defaults(self.model_dir) | own
             return asdict(CalibrationSettings.of_card(told))

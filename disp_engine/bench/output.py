@@ -127,19 +127,20 @@ def _detection(found: Row) -> str:
 
 def _guarded(row: Row) -> list[str]:
     """What tables of guards tell besides; published rows tell a part of it."""
-    recovered, ratio = share(row.get("recovery_performance")), row.get("latency_ratio")
-    if recovered is None and ratio is None:
+    if not ("recovery_performance" in row or row.get("published")):
         return []
-    told = {"RP": recovered, "TP": row.get("trade_off")}
+    ratio = row.get("latency_ratio")
+    told = {"RP": share(row.get("recovery_performance")), "TP": row.get("trade_off")}
     shares = [f"{name} {100 * value:.1f}" for name, value in told.items() if value is not None]
     latency = [] if ratio is None else [f"latency {ratio:.2f} x"]
     return [*shares, *_flagged(row), *latency, *_options(row)]
 
 
 def _options(row: Row) -> list[str]:
-    """What the guard was told; what the defence's name tells is told twice."""
+    """What the guard was told, where the defence's name does not tell it."""
     told = [f"{name} {v:g}" if isinstance(v, float) else f"{name} {v}"
-            for name, v in row.get("options", {}).items() if v is not None]  # fmt: skip
+            for name, v in row.get("options", {}).items()
+            if v is not None and f"{name}=" not in row["defence"]]  # fmt: skip
     return [f"told: {', '.join(told)}"] if told else []
 
 

@@ -30,10 +30,13 @@ class Course:
 
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
-    seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
     answered: int = 0
-    seconds_of: dict[str, float] = field(default_factory=dict)
-    """The same by the set's name, of all that was joined."""
+
+    @property
+    def all_seconds(self) -> float:
+        """Of all sets together."""
+        return sum(self.seconds.values())
 
     def add(
         self, name: str, samples: Sequence[Sample], guarded: Sequence[Guarded], guard: Guard
@@ -57,10 +60,9 @@ class Course:
             self.answers.setdefault(name, []).extend(answers)
         for name, verdicts in other.verdicts.items():
             self.verdicts.setdefault(name, []).extend(verdicts)
-        self.seconds += other.seconds
+        for name, seconds in other.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.answered += other.answered
-        for name in other.answers:  # a batch is of one set
-            self.seconds_of[name] = self.seconds_of.get(name, 0.0) + other.seconds
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "Course":
@@ -138,7 +140,7 @@ class GuardEvaluator:
             if samples:
                 before = time.monotonic()
                 answers = guard.answer(questions, self.length)
-                course.seconds += time.monotonic() - before
+                course.seconds[name] = time.monotonic() - before
                 course.add(name, samples, answers, guard)
         return bare, guarded
 
@@ -159,7 +161,7 @@ def _verdict(told: Mapping[str, Any]) -> Verdict:
 def _rates(course: Course, sets: EvaluationSets) -> dict[str, Any]:
     found = measure(course.answers.get("triggered"), course.answers.get("clean"), sets.success)
     rates = {name: found[name] for name in RATES}
-    seconds = course.seconds / course.answered if course.answered else None
+    seconds = course.all_seconds / course.answered if course.answered else None
     cp, asr = rates["clean_performance"], rates["asr_with_trigger"]
     return rates | {
         "trade_off": trade_off(cp and cp["rate"], asr and asr["rate"]),
@@ -168,8 +170,8 @@ def _rates(course: Course, sets: EvaluationSets) -> dict[str, Any]:
 
 
 def _row(course: Course, sets: EvaluationSets, bare: Course) -> dict[str, Any]:
-    ratio = course.seconds / bare.seconds if bare.seconds else None
-    ratios = {name: course.seconds_of[name] / s for name, s in bare.seconds_of.items() if s}
+    ratio = course.all_seconds / bare.all_seconds if bare.all_seconds else None
+    ratios = {name: course.seconds[name] / seconds for name, seconds in bare.seconds.items()}
     return _rates(course, sets) | {
         "detection": _detection(course.verdicts).to_json(),
         "removed_tokens": {

@@ -226,3 +226,16 @@ def test_a_run_leaves_a_report_that_the_service_takes(
     assert report.latency is not None and (report.latency.latency_ratio or 0) > 0
     assert "changes neither data nor model" in page
     assert (tmp_path / "out" / "calibration.json").exists() == (name == "cleansight")
+
+
+def test_rows_of_a_request_leave_out_what_suits_those_of_the_card(
+    zipped: Path, tmp_path: Path
+) -> None:
+    """The service sends the registered card along; `rounds` are refused with these rows."""
+    spec = RunSpec(
+        folder_of(FOLDER), "tiny", zipped, tmp_path / "work", tmp_path / "out",
+        triggered_file=zipped, defaults={"rows": "last", "contrast": 25.0, "rounds": 5}, threads=1,
+        method={"type": "purmm", "hyperparameters": QUICK | {"rows": "answer"}},
+    )  # fmt: skip
+    run(spec, SilentContext())
+    assert json.loads((tmp_path / "out" / "report.json").read_bytes())["guard"]["name"] == "purmm"

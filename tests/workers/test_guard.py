@@ -121,6 +121,7 @@ def test_conversations_keep_their_turns_and_a_systems_text(
         ({"tools": [{"type": "function"}]}, "is not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"logprobs": True}, "logprobs"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": [message("x" * 600)]}, "positions"),
     ],

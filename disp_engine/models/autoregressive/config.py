@@ -28,21 +28,18 @@ _EVERYWHERE = WITHOUT_EFFECT | {
     "vision_token_id",
     "vocab_size",
 }
-_PICTURES = {
-    "_valid_processor_keys", "aspect_ratio_setting", "crop_size", "crop_to_patches", "data_format",
-    "default_to_square", "device", "disable_grouping", "do_center_crop", "do_convert_rgb",
-    "do_normalize", "do_pad", "do_rescale", "do_resize", "feature_extractor_type",
-    "image_grid_pinpoints", "image_mean", "image_processor_type", "image_seq_length", "image_std",
-    "input_data_format", "max_patches", "max_pixels", "merge_size", "min_patches", "min_pixels",
-    "pad_size", "patch_size", "processor_class", "resample", "rescale_factor", "return_tensors",
-    "size", "temporal_patch_size",
-}  # fmt: skip
 _LABELS = {
     "_valid_processor_keys", "aspect_ratio_setting", "data_format", "device", "disable_grouping",
     "feature_extractor_type", "image_processor_type", "image_seq_length", "input_data_format",
     "processor_class", "return_tensors",
 }  # fmt: skip
 """Keys that a picture processor is not given."""
+_PICTURES = _LABELS | {
+    "crop_size", "crop_to_patches", "default_to_square", "do_center_crop", "do_convert_rgb",
+    "do_normalize", "do_pad", "do_rescale", "do_resize", "image_grid_pinpoints", "image_mean",
+    "image_std", "max_patches", "max_pixels", "merge_size", "min_patches", "min_pixels", "pad_size",
+    "patch_size", "resample", "rescale_factor", "size", "temporal_patch_size",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

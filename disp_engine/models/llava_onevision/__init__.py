@@ -1,15 +1,13 @@
 """LLaVA-OneVision: as LLaVA-NeXT, but a large picture's crops are shown as fewer tokens.
 
 Paper: https://arxiv.org/abs/2408.03326. Each of several pictures is cut into crops, as transformers
-does where pictures come in a flat list. Letters: N tiles, P tokens of a tile, Q all of a picture.
+does where pictures come in a flat list.
 """
 
 import math
 import re
 from typing import Any, ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
 from transformers.models.llava_onevision.configuration_llava_onevision import LlavaOnevisionConfig
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
@@ -23,8 +21,8 @@ from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 from disp_engine.errors import InvalidModelError
 from disp_engine.models.autoregressive.chat import ChatFormat
 from disp_engine.models.autoregressive.config import ConfigKinds
+from disp_engine.models.autoregressive.crops import CroppedModel
 from disp_engine.models.autoregressive.pictures import check_tower
-from disp_engine.models.llava_next import LlavaNext
 
 CHAT = ChatFormat(
     user="<|im_start|>user {}<|im_end|>",
@@ -36,7 +34,7 @@ LOOSE = 1.1
 """By how much more a side may have than the most tokens before it is shrunk (transformers')."""
 
 
-class LlavaOnevision(LlavaNext):
+class LlavaOnevision(CroppedModel):
     """The adapter of folders like llava-hf/llava-onevision-qwen2-7b-ov-hf."""
 
     library_class: ClassVar[Any] = LlavaOnevisionForConditionalGeneration
@@ -65,17 +63,9 @@ class LlavaOnevision(LlavaNext):
         most = LOOSE**2 * _crops_of(config) * tile
         return min(super().largest_picture(config), tile + int(most + math.sqrt(most) + 1))
 
-    def packed(self, tiles: Float[Tensor, "N P D"], size: tuple[int, int]) -> Float[Tensor, "Q D"]:
-        """The tiles of a picture of `size` (height, width) in the order in which they are read."""
-        model = self.backbone.whole.model
-        (tokens,), _ = model.pack_image_features(
-            [tiles],
-            [size],
-            image_newline=model.image_newline,
-            vision_aspect_ratio=self.config.vision_aspect_ratio,
-        )
-        laid: Tensor = tokens
-        return laid
+    def packing(self) -> dict[str, Any]:
+        """The most crops whose tokens are shown."""
+        return {"vision_aspect_ratio": self.config.vision_aspect_ratio}
 
     def laid(self, rows: int, columns: int, across: int) -> tuple[int, int]:
         """Fewer where there are many more than the most."""
