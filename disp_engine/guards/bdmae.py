@@ -14,6 +14,7 @@ Letters: N tokens of the autoencoder, R masks.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -54,6 +55,8 @@ class BdmaeSettings:
 
 class Bdmae(Guard):
     """Shows pictures whose suspicious tokens are painted over."""
+
+    as_published: ClassVar[bool] = False
 
     def __init__(self, model: VisualModel, inpainter: Inpainter, settings: BdmaeSettings) -> None:
         super().__init__(model)

@@ -7,6 +7,7 @@ is shown in its place; the model then says the answer. Letters: B questions, K c
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -110,6 +111,8 @@ class Guard(ABC):
     """Guards the answers of one model; `first_hidden_layer` is where what is hidden begins."""
 
     first_hidden_layer: int = 0
+    as_published: ClassVar[bool] = True
+    """False where a form for answers in words had to be found, or something left open is chosen."""
 
     def __init__(self, model: VisualModel) -> None:
         self.model, self.respondent = model, respondent_of(model)
@@ -117,7 +120,7 @@ class Guard(ABC):
     @property
     def derived(self) -> bool:
         """Whether this is not the published form of the guard."""
-        return is_derived(self.model)
+        return not self.as_published or is_derived(self.model)
 
     @abstractmethod
     def judge(self, prompts: Sequence[Embedded], length: int) -> Judged:

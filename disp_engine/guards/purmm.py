@@ -105,6 +105,12 @@ class PurMM(Guard):
         super().__init__(model)
         self.settings = settings
 
+    @property
+    def derived(self) -> bool:
+        """Also with a contrast or rounds."""
+        told = self.settings
+        return super().derived or told.contrast is not None or told.rounds > 1
+
     def judge(self, prompts: Sequence[Embedded], length: int) -> Judged:
         """Answer once; where tokens are suspected, let the model answer without them."""
         if self.settings.rows == "last":

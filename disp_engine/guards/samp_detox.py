@@ -11,6 +11,7 @@ What defeats it: marks that are as smooth as the scene.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -45,6 +46,8 @@ class SampDetoxSettings:
 
 class SampDetox(Purifier):
     """Shows pictures that were noised twice."""
+
+    as_published: ClassVar[bool] = False
 
     def __init__(self, model: VisualModel, denoiser: Denoiser, settings: SampDetoxSettings) -> None:
         super().__init__(model, denoiser, settings.seed)

@@ -9,7 +9,7 @@ What defeats it: a trigger draws attention, so its tokens are the last to be pru
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -40,6 +40,8 @@ class SparseVlmSettings:
 
 class SparseVlm(Guard):
     """Hides the visual tokens that the question looks at least."""
+
+    as_published: ClassVar[bool] = False
 
     def __init__(self, model: VisualModel, settings: SparseVlmSettings) -> None:
         super().__init__(model)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import numpy as np
 from PIL.Image import Image, Resampling, blend
@@ -62,6 +63,8 @@ class StripSettings:
 
 class Strip(Guard):
     """Flags questions whose answer survives being laid over other pictures."""
+
+    as_published: ClassVar[bool] = False
 
     def __init__(self, model: VisualModel, clean: Sequence[Image], alpha: float) -> None:
         super().__init__(model)

@@ -12,6 +12,7 @@ What defeats it: triggers that outlast the degradation; detail that the question
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
@@ -47,6 +48,8 @@ class ZipSettings:
 
 class Zip(Purifier):
     """Shows pictures that were restored."""
+
+    as_published: ClassVar[bool] = False
 
     def __init__(self, model: VisualModel, denoiser: Denoiser, settings: ZipSettings) -> None:
         super().__init__(model, denoiser, settings.seed)

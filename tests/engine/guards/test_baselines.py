@@ -128,3 +128,19 @@ def test_strips_threshold_comes_from_clean_questions_that_are_not_laid_over(
 def test_shares_that_make_no_sense_are_refused(name: str, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError, match="guard"):
         registry.guard(name, causal_model("llava_1_5"), wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "derived"),
+    [
+        ("blur", {}, False),
+        ("sparse_vlm", {}, True),
+        ("purmm", {}, False),
+        ("purmm", {"rows": "last", "rounds": 2}, True),
+        ("purmm", {"contrast": 25.0}, True),
+    ],
+)
+def test_what_is_not_as_published_is_called_derived(
+    name: str, options: dict[str, Any], derived: bool
+) -> None:
+    assert registry.guard(name, causal_model("llava_1_5"), options).derived == derived
