@@ -79,7 +79,7 @@ class Guarding(Defence[G]):
             sets=self.sets.sha256, settings=asdict(self.settings), length=generation.length,
             guard=type(guard).__name__, seed=self.seed,
         )  # fmt: skip
-        with self.stage("evaluate_after", inputs, kind="guarded") as stage:
+        with self.stage("evaluate_after", inputs, kind="guarded_by_set") as stage:
             bare = UndefendedSettings().build(self.causal)
             given = (bare, guard, generation.length, self.settings.micro_batch, self.context)
             found = GuardEvaluator(*given).run(self.sets, stage)

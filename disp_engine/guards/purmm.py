@@ -107,9 +107,9 @@ class PurMM(Guard):
 
     @property
     def derived(self) -> bool:
-        """Also with a contrast or rounds."""
+        """Also by the last row, which neither paper nor authors take, and with a contrast."""
         told = self.settings
-        return super().derived or told.contrast is not None or told.rounds > 1
+        return super().derived or told.rows == "last" or told.contrast is not None
 
     def judge(self, prompts: Sequence[Embedded], length: int) -> Judged:
         """Answer once; where tokens are suspected, let the model answer without them."""

@@ -136,7 +136,8 @@ def test_shares_that_make_no_sense_are_refused(name: str, wrong: dict[str, Any])
         ("blur", {}, False),
         ("sparse_vlm", {}, True),
         ("purmm", {}, False),
-        ("purmm", {"rows": "last", "rounds": 2}, True),
+        ("purmm", {"rows": "all_causal"}, False),
+        ("purmm", {"rows": "last"}, True),
         ("purmm", {"contrast": 25.0}, True),
     ],
 )
