@@ -28,7 +28,7 @@ FAULT = "fault-"
 HANG_S = 20
 """Of processor time, for one input."""
 ROUND = 500
-_PARTICULARS = re.compile(r"b?'(?:[^'\\]|\\.)*'|b?\"[^\"]*\"|0x[0-9a-f]+|[0-9]+")
+_PARTICULARS = re.compile(r"(?<!\w)b?'(?:[^'\\]|\\.)*'|b?\"[^\"]*\"|0x[0-9a-f]+|[0-9]+")
 _LIST = re.compile(r"\*(?:, \*)+")
 
 
