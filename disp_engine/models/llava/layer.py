@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
@@ -61,7 +62,8 @@ class FullAttentionLayer(LlamaDecoderLayer):  # type: ignore[no-untyped-call]
         if real is not None:
             seen, hidden = seen[real], hidden[real]
         hidden = hidden + attention.o_proj(seen)
-        stream: Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
+        normed, mlp = self.post_attention_layernorm(hidden), self.mlp
+        stream: Tensor = hidden + mlp.down_proj(gated(mlp.gate_proj(normed), mlp.up_proj(normed)))
         return stream
 
     def _heads(self, x: Float[Tensor, "B L HE"]) -> Float[Tensor, "B L H E"]:
@@ -98,6 +100,30 @@ class _Norm(Function):
         normed, weighted = x.float() * inverse, (gradient * weight).float()
         along = (weighted * normed).mean(-1, keepdim=True)
         return (weighted.addcmul_(normed, along, value=-1).mul_(inverse)).to(x.dtype), None, None
+
+
+def gated(gate: Float[Tensor, "*L F"], up: Float[Tensor, "*L F"]) -> Float[Tensor, "*L F"]:
+    """SiLU(gate) times up, SwiGLU's inner row; `gate` is written over where no way back is wanted."""
+    if not torch.is_grad_enabled():
+        return functional.silu(gate, inplace=True).mul_(up)
+    product: Tensor = _Gate.apply(gate, up)  # type: ignore[no-untyped-call]
+    return product
+
+
+class _Gate(Function):
+    """SwiGLU that keeps its two slopes, so that the way back is one product for each input."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        along_up = functional.silu(gate)
+        ctx.save_for_backward(torch.ops.aten.silu_backward(up, gate), along_up)
+        return along_up * up
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        along_gate, along_up = ctx.saved_tensors
+        return gradient * along_gate, gradient * along_up
 
 
 def rotated(
