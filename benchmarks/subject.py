@@ -146,7 +146,7 @@ class Subject:
     def literal_gradient(self, number: int, seed: int) -> Tensor:
         """The projector's gradient by a checkpointed step over all rows' logits."""
         reference = replace(self.pair.reference, checkpointed=True)
-        example = self._embedded(number)
+        example = self.pair.model.embed(*self.examples[number])
         assert example.labels is not None
         generator = torch.Generator().manual_seed(seed)
         loss = eq_2.loss(reference, example.embeddings, example.labels, self.e_mask, generator)
@@ -154,12 +154,10 @@ class Subject:
 
     def gradient(self, numbers: Sequence[int], seed: int) -> Tensor:
         """The projector's gradient by the engine, a mean over some examples."""
-        batch = [self._embedded(number) for number in numbers]
+        chosen = (self.examples[number] for number in numbers)
+        batch = self.pair.model.embed_all(*zip(*chosen, strict=True))
         generator = torch.Generator().manual_seed(seed)
         return self._gradient(self.pair.model.noised_loss(batch, generator))
-
-    def _embedded(self, number: int) -> Embedded:
-        return self.pair.model.embed(*self.examples[number])
 
     def _gradient(self, loss: Tensor) -> Tensor:
         parameters = list(self.pair.model.projector.parameters())

@@ -103,7 +103,7 @@ class _Norm(Function):
 
 
 def gated(gate: Float[Tensor, "*L F"], up: Float[Tensor, "*L F"]) -> Float[Tensor, "*L F"]:
-    """SiLU(gate) times up, SwiGLU's inner row; `gate` is written over where no way back is wanted."""
+    """SiLU(gate) times up, SwiGLU's inner row; without a way back it is written over `gate`."""
     if not torch.is_grad_enabled():
         return functional.silu(gate, inplace=True).mul_(up)
     product: Tensor = _Gate.apply(gate, up)  # type: ignore[no-untyped-call]

@@ -39,14 +39,13 @@ def kept_by_layers(config: LlavaConfig, b: int) -> int:
     """Bytes each position keeps for the way back through frozen layers.
 
     A layer keeps the inputs of its two norms, query, key, value and output of its attention, and
-    of its MLP the gate before and after SiLU and what it is multiplied with; a frozen linear map
-    keeps nothing of its input.
+    of its MLP both slopes of its gate; a frozen linear map keeps nothing of its input.
     """
     d, f = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads
     grouped = config.num_key_value_heads / heads
     attention = d * b * (2 + 2 * grouped)
-    return int(config.num_hidden_layers * (2 * d * b + attention + 3 * f * b))
+    return int(config.num_hidden_layers * (2 * d * b + attention + 2 * f * b))
 
 
 def largest_picture(config: LlavaConfig) -> int:
