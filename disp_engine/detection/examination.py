@@ -61,7 +61,7 @@ def measurements(
 ) -> dict[str, torch.Tensor]:
     """What detectors (all that can be asked) take from the samples, and how their pictures look."""
     detectors = askable(evidence) if detectors is None else detectors
-    pictures = [evidence.cache.of(sample, sample.turns)[0] for sample in evidence.samples]
+    pictures = (evidence.cache.of(sample, sample.turns)[0] for sample in evidence.samples)
     taken = {name: np.asarray(found.measure(evidence)) for name, found in detectors.items()}
     return {
         LOOKS: torch.stack([look(picture) for picture in pictures]),

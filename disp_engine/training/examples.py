@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,19 +16,20 @@ from disp_engine.stages import Stage
 
 
 class FeatureCache:
-    """Tower features of pictures by the sha256 of their files, kept on disk below `root`."""
+    """Tower features of pictures by the sha256 of their files, kept on disk below `root`.
+
+    A picture's are mapped into memory while they are used: a dataset's do not fit there.
+    """
 
     def __init__(self, model: VisualModel, root: Path, context: RunContext) -> None:
         self.model = model
         self.context = context
         self._stage = Stage(root, "features", {"model": model.revision})
-        self._features: dict[str, VisualFeatures] = {}
 
     def load(self, dataset: Dataset, names: Sequence[str], batch: int = 64) -> dict[str, str]:
         """Encode the pictures that are not there yet; return those that failed, with reasons."""
         failed: dict[str, str] = {}
-        wanted = [name for name in dict.fromkeys(names) if name not in self._features]
-        missing = [name for name in wanted if not self._restore(name)]
+        missing = [name for name in dict.fromkeys(names) if not self._stage.has(name)]
         for start in range(0, len(missing), batch):
             images = {}
             for name in missing[start : start + batch]:
@@ -43,29 +44,19 @@ class FeatureCache:
             check(self.context)
         return failed
 
-    def recall(self, names: Sequence[str]) -> None:
-        """Read back the features of pictures that another process has encoded."""
-        for name in dict.fromkeys(names):
-            if not self._restore(name):
-                raise KeyError(name)
-
     def of(self, sample: Sample, turns: Sequence[Turn]) -> list[VisualFeatures]:
         """Features of the pictures that the first `turns` of a sample show, in order."""
         shown = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role == "human")
-        return [self._features[name] for name in sample.images[:shown]]
+        return [self._read(name) for name in sample.images[:shown]]
 
     def _keep(self, name: str, features: VisualFeatures) -> None:
-        self._features[name] = replace(features, tiles=features.tiles.cpu())
         facts = {"size": json.dumps(features.size)}
         self._stage.write_tensors(name, {"tiles": features.tiles}, facts)
 
-    def _restore(self, name: str) -> bool:
-        if not self._stage.has(name):
-            return False
+    def _read(self, name: str) -> VisualFeatures:
         tensors, facts = self._stage.read_tensors(name)
         width, height = json.loads(facts["size"])
-        self._features[name] = VisualFeatures(tensors["tiles"], (width, height))
-        return True
+        return VisualFeatures(tensors["tiles"], (width, height))
 
 
 @dataclass(frozen=True)

@@ -111,13 +111,13 @@ def tune_samples(
 ) -> None:
     """Tune in this process, alone or as one of several; the state is kept in `stage`."""
     tokens = [model.tokenise_example(sample.turns) for sample in samples]
-    features = [cache.of(sample, sample.turns) for sample in samples]
 
     def loss_of(indices: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, ""]:
         chosen = indices.tolist()
 
         def batch() -> list[Embedded]:
-            return embed_all(model, [tokens[i] for i in chosen], [features[i] for i in chosen])
+            features = [cache.of(samples[i], samples[i].turns) for i in chosen]
+            return embed_all(model, [tokens[i] for i in chosen], features)
 
         if objective is None:
             return own_loss(model, batch(), generator)

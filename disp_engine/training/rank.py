@@ -49,7 +49,6 @@ def _tune(folder: Path, context: JsonLines) -> None:
     )
     restore(model, stage.read_tensors(START)[0])
     cache = FeatureCache(model, told.root, SilentContext())
-    cache.recall([name for sample in told.samples for name in sample.images])
     tune_samples(model, told.samples, cache, told.settings, told.seed, stage, context)
     accelerator.end_training()
 
