@@ -18,7 +18,7 @@ from torch import Tensor
 from disp_engine.digests import digest as digest
 from disp_engine.digests import write_atomically as write_atomically
 
-LAYOUT = 4
+LAYOUT = 5
 """Raised when stage files mean something else than before, or are computed by other sums; it is
 part of every key."""
 

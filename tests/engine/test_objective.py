@@ -2,11 +2,14 @@
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from disp_engine.diffusion.forward import Masking
 from disp_engine.diffusion.objective import diffusion_loss
+from disp_engine.diffusion.surprise import linear_surprise, surprise
 
 VOCABULARY = 8
 
@@ -22,7 +25,8 @@ def test_each_row_is_weighted_by_its_probability_and_its_labelled_length() -> No
     masking = Masking(masked, p=torch.tensor([0.5, 0.25]))
     hidden = torch.zeros(3, 4, requires_grad=True)
     labels = torch.zeros(2, 3, dtype=torch.long)
-    loss = diffusion_loss(hidden, labels, labelled, masking, uniform)
+    losses = surprise(hidden, labels[masked], uniform)
+    loss = diffusion_loss(losses, labelled, masking)
     by_hand = math.log(VOCABULARY) * (1 / (0.5 * 2) + 2 / (0.25 * 3)) / 2
     assert math.isclose(loss.item(), by_hand, rel_tol=1e-6)
 
@@ -32,21 +36,33 @@ def test_nothing_masked_gives_a_loss_of_zero_that_can_be_differentiated() -> Non
     hidden = torch.zeros(0, 4, requires_grad=True)
     labels = torch.full((1, 2), -100)
     masking = Masking(nothing, p=torch.tensor([0.001]))
-    loss = diffusion_loss(hidden, labels, nothing, masking, uniform)
+    loss = diffusion_loss(surprise(hidden, labels[nothing], uniform), nothing, masking)
     loss.backward()
     assert loss.item() == 0
     assert hidden.grad is not None
 
 
-def test_chunks_of_logits_do_not_change_the_gradient() -> None:
+@pytest.mark.parametrize("learns", [False, True])
+def test_chunks_of_logits_do_not_change_losses_and_gradients(learns: bool) -> None:
     torch.manual_seed(0)
-    head = torch.randn(4, VOCABULARY, dtype=torch.float64)
-    labels = torch.randint(VOCABULARY, (1, 3000))
-    everything = torch.ones(1, 3000, dtype=torch.bool)
+    head = torch.randn(VOCABULARY, 4, requires_grad=learns)
+    labels, weights = torch.randint(VOCABULARY, (3000,)), torch.rand(3000)
     hidden = torch.randn(3000, 4, requires_grad=True)
-    masking = Masking(everything, p=torch.tensor([1.0]))
-    loss = diffusion_loss(hidden, labels, everything, masking, lambda rows: rows.double() @ head)
-    (gradient,) = torch.autograd.grad(loss, hidden)
-    probabilities = (hidden.detach().double() @ head).softmax(-1)
-    residual = probabilities - torch.nn.functional.one_hot(labels[0], VOCABULARY)
-    torch.testing.assert_close(gradient.double(), residual @ head.T / 3000, rtol=1e-4, atol=1e-8)
+    losses = linear_surprise(hidden, labels, head)
+    inputs = (hidden, head) if learns else (hidden,)
+    told = functional.cross_entropy(hidden @ head.T, labels, reduction="none")
+    torch.testing.assert_close(losses, told)
+    got, want = (torch.autograd.grad((x * weights).sum(), inputs) for x in (losses, told))
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_frozen_heads_gradient_is_rounded_like_its_weights() -> None:
+    torch.manual_seed(0)
+    head, labels = torch.randn(VOCABULARY, 4).bfloat16(), torch.randint(VOCABULARY, (50,))
+    hidden = torch.randn(50, 4).bfloat16().requires_grad_()
+    told = functional.cross_entropy((hidden @ head.T).float(), labels, reduction="none")
+    losses = linear_surprise(hidden, labels, head)
+    torch.testing.assert_close(losses, told)
+    (got,), (want,) = (torch.autograd.grad(x.mean(), hidden) for x in (losses, told))
+    assert got.dtype == torch.bfloat16
+    assert float((got - want).norm() / want.norm()) < 0.01

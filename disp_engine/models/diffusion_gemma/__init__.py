@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from disp_engine.diffusion.objective import surprise
+from disp_engine.diffusion.surprise import surprise
 from disp_engine.errors import InvalidModelError, InvalidRequestError, SampleError
 from disp_engine.interfaces import Generation
 from disp_engine.models.diffusion_gemma.backbone import Backbone, Prefix, Prompts

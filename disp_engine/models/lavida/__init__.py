@@ -149,4 +149,4 @@ class Lavida(LlavaModel):
     ) -> Float[Tensor, ""]:
         masking = self.masking(collated.labels, t, u)
         labels = collated.labels.repeat(2, 1)[masking.masked]
-        return mean_loss(self.hidden(collated, masking), labels, self.language.logits)
+        return mean_loss(self.language.surprise(self.hidden(collated, masking), labels))

@@ -65,7 +65,8 @@ class LladaV(LlavaModel):
             rounds = self.rounds(collated.labels)
             attended = rounds[:, None, :] <= rounds[:, :, None]
         hidden = self.hidden_at(noisy, masking.masked, attended)
-        return diffusion_loss(hidden, collated.labels, labelled, masking, self.language.logits)
+        losses = self.language.surprise(hidden, collated.labels[masking.masked])
+        return diffusion_loss(losses, labelled, masking)
 
     def rounds(self, labels: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
         """Round of the conversation each position belongs to: 0 up to the second user turn.

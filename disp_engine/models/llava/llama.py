@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from disp_engine.diffusion.surprise import linear_surprise
 from disp_engine.models.llava.cache import PromptCache
 from disp_engine.models.llava.config import LlavaConfig
 from disp_engine.models.llava.hiding import seen_by
@@ -85,6 +86,14 @@ class FullAttentionLlama(nn.Module):
             table = self.embed_tokens.weight
             scores = functional.linear(hidden.to(table.device), table)
         return scores.to(hidden.device)
+
+    def surprise(
+        self, hidden: Float[Tensor, "M D"], labels: Int[Tensor, " M"]
+    ) -> Float[Tensor, " M"]:
+        """-log P of each label, in float32."""
+        head = (self.embed_tokens if self.lm_head is None else self.lm_head).weight
+        losses = linear_surprise(hidden.to(head.device), labels.to(head.device), head)
+        return losses.to(hidden.device)
 
     def token_embeddings(self, ids: Int[Tensor, "*R"]) -> Float[Tensor, "*R D"]:
         """Embeddings of token ids."""
