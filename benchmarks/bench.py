@@ -86,11 +86,20 @@ class Comparison:
         return self.least(one) / self.least(other)
 
     def line(
-        self, bar: str, value: float, target: float, *, at_most: bool, **detail: object
+        self,
+        bar: str,
+        value: float,
+        target: float,
+        *,
+        at_most: bool,
+        limit: float | None = None,
+        **detail: object,
     ) -> Line:
-        """A line with all times in milliseconds."""
+        """A line with all times in milliseconds; `limit`: the value of bare operations alone."""
         times = {name: round(timing.least * 1e3, 2) for name, timing in self.found.items()}
         told = {"ms": times, "drift": round(self.drift, 3), **detail}
+        if limit is not None:
+            told["limit"] = round(limit, 4)
         holds = value <= target if at_most else value >= target
         return Line(bar, round(value, 4), target, holds, told)
 

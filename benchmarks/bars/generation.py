@@ -2,6 +2,7 @@
 
 from benchmarks.bench import TRUE_VOCABULARY, Bench, same_ids
 from benchmarks.lines import Line
+from benchmarks.roofline import Roofline
 from benchmarks.subject import LENGTH, Subject
 
 
@@ -15,15 +16,19 @@ def measure(bench: Bench) -> list[Line]:
 
 
 def _of(bench: Bench, subject: Subject, bar: str, steps: int, target: float) -> list[Line]:
+    floor = Roofline.of(subject)
     found = bench.compare(
         {
             "literal": lambda _: [subject.generate(0, steps)],
             "ours": lambda _: subject.denoise([0], steps),
+            "bare": lambda _: [floor.forward() for _ in range(steps)],
         }
     )
     told, given = (found.found[name].results[0] for name in ("literal", "ours"))
     value = found.ratio("literal", "ours")
     return [
-        found.line(bar, value, target, at_most=False, steps=steps),
+        found.line(
+            bar, value, target, at_most=False, limit=found.ratio("literal", "bare"), steps=steps
+        ),
         same_ids(f"{bar}: ids", told, given),
     ]

@@ -27,11 +27,19 @@ def measure(bench: Bench) -> list[Line]:
     bare = found.least("floor forward") + PROBES * found.least("floor backward")
     over_floor = found.least("ours") / bare
     marginal = (found.least("ours") - found.least("ours, one probe")) / (PROBES - 1)
-    over_forward = found.ratio("ours", "forward")
+    forward, over_forward = found.least("forward"), found.ratio("ours", "forward")
     return [
-        found.line("2 saliency over forward", over_forward, passes, at_most=True, probes=PROBES),
+        found.line(
+            "2 saliency over forward", over_forward, passes, at_most=True, limit=bare / forward
+        ),
         found.line("2 saliency over roofline", over_floor, OVER_FLOOR, at_most=True),
-        found.line("2 marginal probe", marginal / found.least("forward"), MARGINAL, at_most=True),
+        found.line(
+            "2 marginal probe",
+            marginal / forward,
+            MARGINAL,
+            at_most=True,
+            limit=found.ratio("floor backward", "forward"),
+        ),
         _against_literal("2 literal over ours", found, OVER_LITERAL),
         wide(bench),
         agreement("2 scores", error(subject)),

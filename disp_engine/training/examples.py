@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -14,17 +15,21 @@ from disp_engine.interfaces import VisualModel
 from disp_engine.records import Sample, Turn, VisualFeatures
 from disp_engine.stages import Stage
 
+RECENT = 256
+"""Pictures whose features stay mapped."""
+
 
 class FeatureCache:
     """Tower features of pictures by the sha256 of their files, kept on disk below `root`.
 
-    A picture's are mapped into memory while they are used: a dataset's do not fit there.
+    They are mapped into memory, the RECENT last used ones at a time: a dataset's do not fit there.
     """
 
     def __init__(self, model: VisualModel, root: Path, context: RunContext) -> None:
         self.model = model
         self.context = context
         self._stage = Stage(root, "features", {"model": model.revision})
+        self._recent = lru_cache(RECENT)(self._read)
 
     def load(self, dataset: Dataset, names: Sequence[str], batch: int = 64) -> dict[str, str]:
         """Encode the pictures that are not there yet; return those that failed, with reasons."""
@@ -47,7 +52,7 @@ class FeatureCache:
     def of(self, sample: Sample, turns: Sequence[Turn]) -> list[VisualFeatures]:
         """Features of the pictures that the first `turns` of a sample show, in order."""
         shown = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role == "human")
-        return [self._read(name) for name in sample.images[:shown]]
+        return [self._recent(name) for name in sample.images[:shown]]
 
     def _keep(self, name: str, features: VisualFeatures) -> None:
         facts = {"size": json.dumps(features.size)}

@@ -20,7 +20,7 @@ from disp_engine.training.order import batch_indices, generator_for
 from disp_engine.training.settings import FineTuning
 from disp_engine.training.state import restore_state, save_state
 
-SAVING_SHARE = 0.03
+SAVING_SHARE = 0.02
 """Largest share of the running time that may go into saving the state."""
 
 Loss = Callable[[Int[Tensor, " B"], torch.Generator], Float[Tensor, ""]]
