@@ -151,8 +151,8 @@ class DiSP(Defence[DispSettings]):
         found = Findings(prepared.usable, verdict)
         if scores is not None:
             starts = range(0, len(scored), self.settings.micro_batch)
-            saliency = [s for start in starts for s in rewriter.saliency_at(start, scores)]
-            maps = heat_maps(self.diffusion, rewriter.cache, scored, saliency.__getitem__)
+            saliency = (s for start in starts for s in rewriter.saliency_at(start, scores))
+            maps = heat_maps(self.diffusion, rewriter.cache, scored, saliency)
             found = replace(found, maps=maps)
         return investigate(found, self.training)
 

@@ -1,6 +1,6 @@
 """All that detection tells of a dataset: verdict, trigger, target, and a map for each sample."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,17 +70,17 @@ def heat_maps(
     model: DiffusionModel,
     cache: FeatureCache,
     samples: Sequence[Sample],
-    saliency_of: Callable[[int], Saliency],
+    saliency: Iterable[Saliency],
 ) -> dict[str, Map]:
     """Each sample's map over its first picture; none for models that do not place their tokens."""
     if not isinstance(model, PlacingModel):
         return {}
     found = {}
-    for number, sample in enumerate(samples):
+    for sample, scored in zip(samples, saliency, strict=True):
         features = cache.of(sample, sample.turns[:1])
         if features:
             boxes = model.places(features[0])
-            found[sample.id] = heat_map(saliency_of(number).scores[: len(boxes)], boxes)
+            found[sample.id] = heat_map(scored.scores[: len(boxes)], boxes)
     return found
 
 

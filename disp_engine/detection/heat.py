@@ -21,7 +21,7 @@ def heat_map(
     edges = torch.arange(side + 1, dtype=torch.float64) / side
     across = _overlap(box[:, 0], box[:, 2], edges)
     down = _overlap(box[:, 1], box[:, 3], edges)
-    found = torch.einsum("t,ty,tx->yx", score, down, across).numpy()
+    found = torch.einsum("t,ty,tx->yx", score, down, across).float().numpy()
     total = float(found.sum())
     return found / total if total > 0 else found
 

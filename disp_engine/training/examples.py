@@ -15,7 +15,7 @@ from disp_engine.interfaces import VisualModel
 from disp_engine.records import Sample, Turn, VisualFeatures
 from disp_engine.stages import Stage
 
-RECENT = 256
+RECENT = 128
 """Pictures whose features stay mapped."""
 
 
