@@ -14,8 +14,8 @@ from benchmarks.bench import Bench
 from benchmarks.roofline import Roofline
 from benchmarks.subject import Subject
 
-ROUNDS, SHOWN = 5, 0.1
-"""SHOWN: milliseconds below which operations are added up as others."""
+ROUNDS, SHOWN = 5, 0.005
+"""SHOWN: share of the whole below which operations are added up as others."""
 
 
 def milliseconds(act: Callable[[], object]) -> Mapping[str, float]:
@@ -25,8 +25,9 @@ def milliseconds(act: Callable[[], object]) -> Mapping[str, float]:
         for _ in range(ROUNDS):
             act()
     found = {event.key: event.self_cpu_time_total / ROUNDS / 1e3 for event in seen.key_averages()}
-    large = {name: spent for name, spent in found.items() if spent >= SHOWN}
-    return large | {"others": sum(found.values()) - sum(large.values())}
+    whole = sum(found.values())
+    large = {name: spent for name, spent in found.items() if spent >= SHOWN * whole}
+    return large | {"others": whole - sum(large.values())}
 
 
 def back(subject: Subject) -> Callable[[], object]:

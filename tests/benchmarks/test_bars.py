@@ -27,6 +27,7 @@ from benchmarks.bars import (
 from benchmarks.bench import CPU, TOKENIZER, Bench, Comparison
 from benchmarks.lines import Line, Report
 from benchmarks.modes import in_prefix_mode
+from benchmarks.operations import back, milliseconds
 from benchmarks.reference import training as eq_2
 from benchmarks.reference.generation import _quotas
 from benchmarks.reference.saliency import _root_of_fisher
@@ -363,3 +364,10 @@ def test_the_command_measures_a_family_from_end_to_end(tmp_path):
     assert built["holds"] and built["detail"]["positions"] == 180
     assert line["bar"] == "H-d" and line["detail"]["gradient_relative_error"] < 1e-5
     assert line["detail"]["ours in batch"]["samples"] == 4
+
+
+def test_a_profile_tells_the_operations_of_a_way_back(llada_v: Subject) -> None:
+    spent = milliseconds(back(llada_v))
+    assert {name for name in spent if "attention" in name and "backward" in name}
+    assert spent["aten::mm"] > 0
+    assert spent["others"] >= 0
