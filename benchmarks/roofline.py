@@ -27,18 +27,18 @@ class Roofline:
     """Queries, keys, values and the mixture, with the graph of the last."""
 
     @classmethod
-    def of(cls, subject: Subject) -> "Roofline":
-        """Draw inputs for a subject's model."""
+    def of(cls, subject: Subject, rows: int = LENGTH) -> "Roofline":
+        """Draw inputs for a subject's model, of whose response so many rows are wanted."""
         config, tensors = subject.pair.reference.config, subject.pair.reference.tensors
         products, attentions = [], []
         for number in range(config.num_hidden_layers):
             last = number == config.num_hidden_layers - 1
-            wanted = LENGTH if last else subject.positions
+            wanted = rows if last else subject.positions
             for part in _PARTS:
-                rows = subject.positions if part in _KEPT else wanted
-                products.append(_drawn(rows, tensors[f"model.layers.{number}.{part}.weight"]))
+                needed = subject.positions if part in _KEPT else wanted
+                products.append(_drawn(needed, tensors[f"model.layers.{number}.{part}.weight"]))
             attentions.append(_attention(config, wanted, subject.positions))
-        products.append(_drawn(LENGTH, tensors["lm_head.weight"]))
+        products.append(_drawn(rows, tensors["lm_head.weight"]))
         return cls(config, products, attentions)
 
     def forward(self) -> None:

@@ -16,7 +16,8 @@ def measure(bench: Bench) -> list[Line]:
 
 
 def _of(bench: Bench, subject: Subject, bar: str, steps: int, target: float) -> list[Line]:
-    floor = Roofline.of(subject)
+    quota = LENGTH // steps
+    floor = Roofline.of(subject, rows=(LENGTH + quota) // 2)  # open in a step, on average
     found = bench.compare(
         {
             "literal": lambda _: [subject.generate(0, steps)],

@@ -6,7 +6,7 @@ from benchmarks.memory import in_child
 
 SMALL, LARGE = 32_768, 65_536
 MOST = 0.2 * 1024
-"""Bytes; two rounds of eight rows in float32 would be 64."""
+"""Bytes; 32 rows of float32, once, are 128."""
 
 
 def measure(bench: Bench) -> list[Line]:

@@ -54,10 +54,10 @@ class _Frozen(Function):
         total = scores.sub_(largest).exp_().sum(dim=1, keepdim=True)
         scores.div_(total).scatter_add_(1, at, scores.new_full(at.shape, -1))
         ctx.save_for_backward(scores.to(head.dtype) @ head)
-        return (total.log() + largest - told)[:, 0]
+        return (total.log() + (largest - told))[:, 0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (slopes,) = ctx.saved_tensors
-        return slopes * gradient[:, None].to(slopes.dtype), None, None
+        return (slopes * gradient[:, None]).to(slopes.dtype), None, None

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ class FeatureCache:
         self.model = model
         self.context = context
         self._stage = Stage(root, "features", {"model": model.revision})
-        self._recent = lru_cache(RECENT)(self._read)
+        self._recent = lru_cache(RECENT)(partial(_read, self._stage))
 
     def load(self, dataset: Dataset, names: Sequence[str], batch: int = 64) -> dict[str, str]:
         """Encode the pictures that are not there yet; return those that failed, with reasons."""
@@ -58,10 +58,11 @@ class FeatureCache:
         facts = {"size": json.dumps(features.size)}
         self._stage.write_tensors(name, {"tiles": features.tiles}, facts)
 
-    def _read(self, name: str) -> VisualFeatures:
-        tensors, facts = self._stage.read_tensors(name)
-        width, height = json.loads(facts["size"])
-        return VisualFeatures(tensors["tiles"], (width, height))
+
+def _read(stage: Stage, name: str) -> VisualFeatures:
+    tensors, facts = stage.read_tensors(name)
+    width, height = json.loads(facts["size"])
+    return VisualFeatures(tensors["tiles"], (width, height))
 
 
 @dataclass(frozen=True)

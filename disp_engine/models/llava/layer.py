@@ -1,8 +1,9 @@
 """Transformers' Llama layer with fewer passes over memory, and on the wanted rows alone.
 
 Parameters, their names and the function are `LlamaDecoderLayer`'s. For the way back through frozen
-weights the norms keep their input alone, and rotation keeps nothing of what it turns. Letters:
-B batch, L positions, R rows, H heads, E their width, D width of the stream.
+weights the norms keep their input alone, rotation keeps nothing of what it turns, and SwiGLU keeps
+two rows. Letters: B batch, L positions, R rows, H heads, E their width, D width of the stream, F of
+the MLP.
 """
 
 from typing import Any
@@ -104,7 +105,7 @@ class _Norm(Function):
 
 def gated(gate: Float[Tensor, "*L F"], up: Float[Tensor, "*L F"]) -> Float[Tensor, "*L F"]:
     """SiLU(gate) times up, SwiGLU's inner row; without a way back it is written over `gate`."""
-    if not torch.is_grad_enabled():
+    if not (torch.is_grad_enabled() and (gate.requires_grad or up.requires_grad)):
         return functional.silu(gate, inplace=True).mul_(up)
     product: Tensor = _Gate.apply(gate, up)  # type: ignore[no-untyped-call]
     return product
