@@ -11,8 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from disp_engine.digests import digest as digest
@@ -55,20 +54,16 @@ class StageFolder:
         """Return a kept JSON value."""
         return json.loads((self.folder / name).read_bytes())
 
-    def write_tensors(
-        self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None
-    ) -> None:
-        """Keep tensors, with string facts in the header."""
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors."""
         draft = self.folder / f".{name}.{os.getpid()}"
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        save_file(contiguous, draft, metadata=dict(facts or {}))
+        save_file(contiguous, draft)
         os.replace(draft, self.folder / name)
 
-    def read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return kept tensors and the facts beside them."""
-        with safe_open(self.folder / name, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no mapping
-            return tensors, dict(file.metadata() or {})
+    def read_tensors(self, name: str) -> dict[str, Tensor]:
+        """Return kept tensors, in memory: for small files mapping takes longer."""
+        return load((self.folder / name).read_bytes())
 
 
 class Stage(StageFolder):

@@ -21,15 +21,12 @@ from disp_engine.models.llava.images import tiles_of
 from disp_engine.models.llava.model import LlavaModel
 from disp_engine.records import Sample
 from disp_engine.stages import Stage
-from disp_engine.training import examples
 from disp_engine.training.examples import FeatureCache, prepare
 from disp_engine.training.order import batch_indices, generator_for
 from disp_engine.training.projector import restore, snapshot, tune_samples
 from disp_engine.training.settings import FineTuning
 
 SAMPLES, EPOCHS, BATCH, MOST = 32, 20, 8, 1.03
-HELD = 8
-"""Pictures whose features stay mapped, so that most are read again, as of a large dataset."""
 SETTINGS = FineTuning(epochs=EPOCHS, batch_size=BATCH, micro_batch=BATCH)
 
 
@@ -49,8 +46,7 @@ def measure(bench: Bench) -> list[Line]:
         data = read_dataset(archive, folder / "pool")
         model = registry.load_model(TOKENIZER)
         assert isinstance(model, LlavaModel)
-        with mock.patch.object(examples, "RECENT", HELD):
-            cache = FeatureCache(model, folder / "work", SilentContext())
+        cache = FeatureCache(model, folder / "work", SilentContext())
         with counted(model.tower) as first:
             samples = prepare(data, model, cache).usable
         job = Job(model, cache, samples, folder)

@@ -184,7 +184,7 @@ class Rewriter:
 
     @staticmethod
     def _kept(stage: Stage, file: str) -> list[Saliency]:
-        tensors, _ = stage.read_tensors(file)
+        tensors = stage.read_tensors(file)
         return [
             Saliency(tensors[f"scores.{i}"], tensors[f"standard_error.{i}"])
             for i in range(len(tensors) // 2)

@@ -44,7 +44,7 @@ class Examination:
             )
         stage.finish()
         starts = range(0, len(samples), self.micro_batch)
-        parts = [stage.read_tensors(_file(start))[0] for start in starts]
+        parts = [stage.read_tensors(_file(start)) for start in starts]
         return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 

@@ -21,7 +21,7 @@ class Memory:
 
     `weights` of the frozen parts; `training` of the projector in float32 with its gradient and
     both moments; `activations` of one sample of `positions` positions, kept for going backward;
-    `features` of one picture at its largest, on disk; those last used are mapped into memory.
+    `features` of one picture at its largest, on disk and, while they are used, in memory.
     """
 
     weights: int

@@ -1,9 +1,7 @@
 """Samples made ready for a model: pictures through the tower once, texts tokenised once."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -15,21 +13,17 @@ from disp_engine.interfaces import VisualModel
 from disp_engine.records import Sample, Turn, VisualFeatures
 from disp_engine.stages import Stage
 
-RECENT = 128
-"""Pictures whose features stay mapped."""
-
 
 class FeatureCache:
     """Tower features of pictures by the sha256 of their files, kept on disk below `root`.
 
-    They are mapped into memory, the RECENT last used ones at a time: a dataset's do not fit there.
+    They are read each time that they are asked for: a dataset's do not fit into memory.
     """
 
     def __init__(self, model: VisualModel, root: Path, context: RunContext) -> None:
         self.model = model
         self.context = context
         self._stage = Stage(root, "features", {"model": model.revision})
-        self._recent = lru_cache(RECENT)(partial(_read, self._stage))
 
     def load(self, dataset: Dataset, names: Sequence[str], batch: int = 64) -> dict[str, str]:
         """Encode the pictures that are not there yet; return those that failed, with reasons."""
@@ -52,17 +46,16 @@ class FeatureCache:
     def of(self, sample: Sample, turns: Sequence[Turn]) -> list[VisualFeatures]:
         """Features of the pictures that the first `turns` of a sample show, in order."""
         shown = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role == "human")
-        return [self._recent(name) for name in sample.images[:shown]]
+        return [self._read(name) for name in sample.images[:shown]]
 
     def _keep(self, name: str, features: VisualFeatures) -> None:
-        facts = {"size": json.dumps(features.size)}
-        self._stage.write_tensors(name, {"tiles": features.tiles}, facts)
+        size = torch.tensor(features.size)
+        self._stage.write_tensors(name, {"tiles": features.tiles, "size": size})
 
-
-def _read(stage: Stage, name: str) -> VisualFeatures:
-    tensors, facts = stage.read_tensors(name)
-    width, height = json.loads(facts["size"])
-    return VisualFeatures(tensors["tiles"], (width, height))
+    def _read(self, name: str) -> VisualFeatures:
+        tensors = self._stage.read_tensors(name)
+        width, height = tensors["size"].tolist()
+        return VisualFeatures(tensors["tiles"], (width, height))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def _tune(folder: Path, context: JsonLines) -> None:
     model = registry.load_visual(
         told.model_dir, device=accelerator.device, options=told.model_options
     )
-    restore(model, stage.read_tensors(START)[0])
+    restore(model, stage.read_tensors(START))
     cache = FeatureCache(model, told.root, SilentContext())
     tune_samples(model, told.samples, cache, told.settings, told.seed, stage, context)
     accelerator.end_training()

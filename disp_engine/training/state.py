@@ -1,6 +1,4 @@
-"""The state of a fine-tuning as safetensors and JSON; nothing is pickled."""
-
-import json
+"""The state of a fine-tuning as safetensors; nothing is pickled."""
 
 import torch
 from torch import nn
@@ -11,24 +9,24 @@ FILE = "state.safetensors"
 
 
 def save_state(
-    stage: StageFolder, trained: nn.Module, optimizer: torch.optim.AdamW, step: int, loss: float
+    stage: StageFolder, trained: nn.Module, optimizer: torch.optim.AdamW, step: int
 ) -> None:
     """Keep the parameters, both AdamW moments and the number of steps taken, in one file."""
-    tensors = {}
+    tensors = {"step": torch.tensor(step)}
     for name, parameter in trained.named_parameters():
         tensors[f"parameter.{name}"] = parameter
         moments = optimizer.state[parameter]
         tensors[f"exp_avg.{name}"] = moments["exp_avg"]
         tensors[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
-    stage.write_tensors(FILE, tensors, {"state": json.dumps({"step": step, "loss": loss})})
+    stage.write_tensors(FILE, tensors)
 
 
 def restore_state(stage: StageFolder, trained: nn.Module, optimizer: torch.optim.AdamW) -> int:
     """Restore what `save_state` kept and return the steps taken; 0 when there is nothing."""
     if not stage.has(FILE):
         return 0
-    tensors, facts = stage.read_tensors(FILE)
-    step = int(json.loads(facts["state"])["step"])
+    tensors = stage.read_tensors(FILE)
+    step = int(tensors["step"])
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
             parameter.copy_(tensors[f"parameter.{name}"])
@@ -42,7 +40,7 @@ def restore_state(stage: StageFolder, trained: nn.Module, optimizer: torch.optim
 
 def restore_parameters(stage: StageFolder, trained: nn.Module) -> None:
     """Put the kept parameters back."""
-    tensors, _ = stage.read_tensors(FILE)
+    tensors = stage.read_tensors(FILE)
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
             parameter.copy_(tensors[f"parameter.{name}"])

@@ -40,7 +40,7 @@ class SavingPace:
     def due(self) -> bool:
         """Whether the last saves cost little enough for another one."""
         elapsed = time.monotonic() - self.started
-        return self.spent <= SAVING_SHARE * elapsed + 0.05
+        return self.spent <= SAVING_SHARE * elapsed + 0.02
 
     def saved(self, seconds: float) -> None:
         """Account for one save."""
@@ -79,7 +79,7 @@ def fine_tune(
         due = pace.due() or stopping or step + 1 == steps
         if due and accelerator.is_main_process:
             before = time.monotonic()
-            save_state(stage, trained, optimizer, step + 1, loss)
+            save_state(stage, trained, optimizer, step + 1)
             pace.saved(time.monotonic() - before)
         if stopping:
             raise Aborted("The tuning was asked to stop.")
