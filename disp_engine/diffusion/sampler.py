@@ -23,6 +23,9 @@ from disp_engine.interfaces import (
     Span,
 )
 
+_PIECE = 8
+"""Positions whose probabilities are in float64 at a time: those of many do not fit a cache."""
+
 
 def denoise(
     model: MaskedDenoiser,
@@ -219,6 +222,13 @@ def _confidence(
         return torch.rand(
             len(choice), dtype=torch.float64, device=scores.device, generator=generator
         )
+    pieces = zip(scores.split(_PIECE), choice.split(_PIECE), strict=True)
+    return torch.cat([_sureness(*piece, remasking) for piece in pieces])
+
+
+def _sureness(
+    scores: Float[Tensor, "R V"], choice: Int[Tensor, " R"], remasking: Remasking
+) -> Float[Tensor, " R"]:
     p = scores.double().softmax(dim=-1)
     if remasking == "margin":
         first, second = p.topk(2, dim=-1).values.unbind(dim=-1)
