@@ -222,7 +222,7 @@ def _confidence(
         return torch.rand(
             len(choice), dtype=torch.float64, device=scores.device, generator=generator
         )
-    pieces = zip(scores.split(_PIECE), choice.split(_PIECE), strict=True)
+    pieces = zip(torch.split(scores, _PIECE), torch.split(choice, _PIECE), strict=True)
     return torch.cat([_sureness(*piece, remasking) for piece in pieces])
 
 
