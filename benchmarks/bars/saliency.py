@@ -30,7 +30,12 @@ def measure(bench: Bench) -> list[Line]:
     forward, over_forward = found.least("forward"), found.ratio("ours", "forward")
     return [
         found.line(
-            "2 saliency over forward", over_forward, passes, at_most=True, limit=bare / forward
+            "2 saliency over forward",
+            over_forward,
+            passes,
+            at_most=True,
+            limit=bare / forward,
+            probes=PROBES,
         ),
         found.line("2 saliency over roofline", over_floor, OVER_FLOOR, at_most=True),
         found.line(

@@ -3,7 +3,7 @@
 Letters: M positions, D width, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ def surprise(
     def chunk(rows: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(logits(rows).float(), targets, reduction="none")
 
-    pairs = zip(torch.split(hidden, _CHUNK), torch.split(labels, _CHUNK), strict=True)
+    pairs = _pairs(hidden, labels)
     return torch.cat([checkpoint(chunk, *pair, use_reentrant=False) for pair in pairs])
 
 
@@ -39,8 +39,14 @@ def linear_surprise(
     """The same by a linear head; a frozen one's logits are made once, and turned into gradients."""
     if head.requires_grad or not (hidden.requires_grad and torch.is_grad_enabled()):
         return surprise(hidden, labels, partial(functional.linear, weight=head))
-    pairs = zip(torch.split(hidden, _CHUNK), torch.split(labels, _CHUNK), strict=True)
+    pairs = _pairs(hidden, labels)
     return torch.cat([_Frozen.apply(*pair, head) for pair in pairs])  # type: ignore[no-untyped-call]
+
+
+def _pairs(
+    hidden: Float[Tensor, "M D"], labels: Int[Tensor, " M"]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(hidden, _CHUNK), torch.split(labels, _CHUNK), strict=True)
 
 
 class _Frozen(Function):
